@@ -1,0 +1,116 @@
+"""Extract frames: SOURCE/<class>/<clip>.avi -> TARGET/<class>/<clip>/00001.jpg ..."""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import joblib
+from tqdm import tqdm
+
+from paddlevid.data.decode import VIDEO_SUFFIXES, DecodeError, is_video, limit_threads
+from paddlevid.data.frames import write_frames
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Extract the frames of videos in class folders: SOURCE/<class>/<clip>.avi "
+        "(or " + " ".join(VIDEO_SUFFIXES[1:]) + ") becomes TARGET/<class>/<clip>/00001.jpg and "
+        "so on. Clips that are finished are skipped, so it can be interrupted and run again.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="folder of class folders")
+    parser.add_argument("target", metavar="TARGET", type=Path, help="folder to write to")
+    parser.add_argument("--quality", type=int, default=95, help="of the JPEG files, 0 to 100")
+    parser.add_argument("--short-side", type=int, metavar="N", help="resize to N pixels")
+    parser.add_argument("--fps", type=float, metavar="N", help="keep at most N frames a second")
+    parser.add_argument("--workers", type=int, default=joblib.cpu_count(), help="processes to use")
+    args = parser.parse_args(argv)
+    if not 0 <= args.quality <= 100:
+        parser.error(f"--quality {args.quality}: needs 0 to 100")
+    for name in ("short_side", "fps", "workers"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            parser.error(f"--{name.replace('_', '-')} {value}: needs a number above 0")
+    return args
+
+
+def find_videos(source: Path) -> dict[Path, Path]:
+    """Videos in class folders, and the folder below TARGET for each: {video: class/clip}.
+
+    Raises ValueError where there is none.
+    """
+    videos = sorted(
+        path for path in source.glob("*/*") if is_video(path) and not path.name.startswith(".")
+    )
+    if not videos:
+        raise ValueError(
+            f"no videos in {source}: it needs class folders with {' '.join(VIDEO_SUFFIXES)} "
+            f"files, as in {source}/walk/clip1.avi"
+        )
+    stems = Counter(path.with_suffix("") for path in videos)
+    return {
+        path: Path(path.parent.name, path.stem if stems[path.with_suffix("")] == 1 else path.name)
+        for path in videos
+    }
+
+
+def claim(target: Path, options: dict[str, object]) -> None:
+    """Note the options in TARGET; refuse frames that were extracted with other ones."""
+    note = target / "avi2jpg.json"
+    if note.exists() and (found := json.loads(note.read_text())) != options:
+        raise ValueError(
+            f"{target} holds frames extracted with {found}, not {options}: choose another TARGET "
+            "or remove it"
+        )
+    target.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(options) + "\n")
+
+
+def extract(video: Path, folder: Path, options: dict[str, object]) -> tuple[int, str]:
+    """One video: -> (frames, what went wrong)."""
+    limit_threads(1)  # the workers share the cores
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return write_frames(video, folder, **options), ""
+    except DecodeError as error:
+        return 0, str(error)
+    except OSError as error:
+        return 0, f"{video}: cannot write {folder}: {error.strerror or error}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Extract; -> exit code, 1 when some videos failed."""
+    args = parse_args(argv)
+    options = {"quality": args.quality, "short_side": args.short_side, "fps": args.fps}
+    try:
+        videos = find_videos(args.source)
+        claim(args.target, options)
+    except (ValueError, OSError) as error:
+        print(f"avi2jpg.py: {error}", file=sys.stderr)
+        return 1
+    waiting = {v: args.target / c for v, c in videos.items() if not (args.target / c).is_dir()}
+    jobs = [joblib.delayed(extract)(video, clip, options) for video, clip in waiting.items()]
+    frames, problems = 0, []
+    try:
+        results = joblib.Parallel(args.workers, return_as="generator_unordered")(jobs)
+        for written, problem in tqdm(results, total=len(jobs), unit="video", disable=not jobs):
+            frames += written
+            if problem:
+                problems.append(problem)
+                tqdm.write(problem, file=sys.stderr)
+    except KeyboardInterrupt:
+        print("avi2jpg.py: stopped; run it again to extract the rest", file=sys.stderr)
+        return 130
+    done = len(jobs) - len(problems)
+    print(
+        f"{args.target}: {done} videos extracted ({frames} frames), "
+        f"{len(videos) - len(jobs)} were there already, {len(problems)} failed"
+    )
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

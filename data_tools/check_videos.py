@@ -1,0 +1,277 @@
+"""Checking: a list or a folder of clips goes in; a report on each and a clean list come out."""
+
+import argparse
+import csv
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without an installation
+
+from paddlevid.data.dataset import Item, ListError, Sample, read_list
+from paddlevid.data.decode import (
+    DecodeError,
+    VideoReport,
+    count_frames,
+    decode,
+    frame_files,
+    inspect_video,
+    is_video,
+    natural_key,
+)
+from paddlevid.data.loader import Loader
+
+FRAMES_AT_ONCE = 64  # of a .pkl or a folder of frames, held in memory
+
+
+def inspect_images(path: Path) -> VideoReport:
+    """Decode every frame of a .pkl or of a folder of frames and report what is wrong with it."""
+    report = VideoReport(str(path), codec="images")
+    try:
+        num_frames = count_frames(path)
+        for start in range(0, num_frames, FRAMES_AT_ONCE):
+            indices = np.arange(start, min(start + FRAMES_AT_ONCE, num_frames))
+            height, width = decode(path, indices).shape[1:3]
+            if start and (width, height) != (report.width, report.height):
+                raise DecodeError(f"{path}: its frames have different sizes")
+            report = replace(report, frames=int(indices[-1]) + 1, width=width, height=height)
+    except (DecodeError, OSError) as error:
+        return replace(report, problem=str(error).removeprefix(f"{path}: "))
+    return report
+
+
+@dataclass(frozen=True)
+class Inspections:
+    """A dataset for the loader, whose "views" of a clip are the report on it: (1,) objects."""
+
+    samples: Sequence[Sample]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def fetch(self, index: int, epoch: int = 0) -> Item:
+        """The report on the clip with this index."""
+        path = self.samples[index].path
+        try:
+            is_images = path.is_dir() or path.suffix.lower() == ".pkl"
+            report = inspect_images(path) if is_images else inspect_video(path)
+        except Exception as error:  # whatever a library throws at a strange file
+            report = VideoReport(str(path), problem=f"{type(error).__name__}: {error}")
+        return Item(index, views=np.array([report], object))
+
+
+def inspect_all(samples: Sequence[Sample], workers: int, timeout: float) -> list[VideoReport]:
+    """A report on each sample; the loader's processes outlive a clip that crashes or hangs one."""
+    loader = Loader(
+        Inspections(samples), 1, num_workers=workers, max_bad_samples=1, timeout=timeout
+    )
+    reports: dict[int, VideoReport] = {}
+    with loader, tqdm(total=len(samples), unit="clip") as progress:
+        for batch in loader.batches():
+            reports[int(batch.indices[0])] = batch.clips[0]
+            progress.update(len(reports) + len(loader.bad) - progress.n)
+        for index, reason in loader.bad.items():
+            path = str(samples[index].path)
+            reports[index] = VideoReport(path, problem=reason.removeprefix(f"{path}: "))
+        progress.update(len(reports) - progress.n)
+    return [reports[index] for index in range(len(samples))]
+
+
+# --- what to check --------------------------------------------------------------------------------
+
+
+def find_samples(folder: Path) -> tuple[list[Sample], list[str]]:
+    """All clips below a folder, and its classes when every clip is FOLDER/<class>/<clip>.
+
+    Labels are as data_list_gener.py gives them: the order of FOLDER/classes.txt, or the natural
+    one. A .pkl has its label inside.
+    """
+    paths = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted((f for f in folders if not f.startswith(".")), key=natural_key)
+        names = sorted((f for f in files if not f.startswith(".")), key=natural_key)
+        clips = [path for path in (Path(place, name) for name in names) if _is_clip_file(path)]
+        paths += clips or ([Path(place)] if frame_files(Path(place)) else [])
+    places = [path.relative_to(folder).parts for path in paths]
+    if not all(len(parts) == 2 for parts in places):
+        return [Sample(path) for path in paths], []
+    names = sorted({parts[0] for parts in places}, key=natural_key)
+    if (folder / "classes.txt").exists():
+        found = set(names)
+        names = (folder / "classes.txt").read_text(encoding="utf-8-sig").split("\n")
+        names = [name.strip() for name in names if name.strip()]
+        if not found <= set(names):
+            raise ListError(f"{folder / 'classes.txt'} lacks {min(found - set(names))!r}")
+    labels = [None if p.suffix.lower() == ".pkl" else names.index(p.parent.name) for p in paths]
+    return [Sample(path, label) for path, label in zip(paths, labels, strict=True)], names
+
+
+def _is_clip_file(path: Path) -> bool:
+    return is_video(path) or path.suffix.lower() == ".pkl"
+
+
+# --- what is found --------------------------------------------------------------------------------
+
+
+def write_csv(file: Path, reports: Sequence[VideoReport]) -> None:
+    """Write a line for each report, with all its fields."""
+    with open(file, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, [field.name for field in fields(VideoReport)])
+        writer.writeheader()
+        writer.writerows(asdict(report) for report in reports)
+
+
+def clean_list(samples: Sequence[Sample], reports: Sequence[VideoReport], folder: Path) -> str:
+    """The lines of a list file in this folder, without the bad samples."""
+    lines = []
+    for sample, report in zip(samples, reports, strict=True):
+        if not report.problem:
+            path = sample.path.resolve()
+            try:
+                path = Path(os.path.relpath(path, folder))
+            except ValueError:  # on another drive of Windows
+                pass
+            lines.append(path.as_posix() + ("" if sample.label is None else f" {sample.label}"))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def print_summary(reports: Sequence[VideoReport]) -> None:
+    """Print how many clips are good, what they are, and what is wrong with the others."""
+    good = [report for report in reports if not report.problem]
+    bad = [report for report in reports if report.problem]
+    print(f"{len(good)} good, {len(bad)} bad, {len(reports)} clips in all")
+    if good:
+        frames = [report.frames for report in good]
+        print(f"frames  {min(frames)} to {max(frames)}, median {np.median(frames):g}")
+        for title, values in (
+            ("size", [f"{report.width}x{report.height}" for report in good]),
+            ("fps", [f"{report.fps:g}" for report in good if report.fps]),
+            ("codec", [report.codec for report in good]),
+            ("note", [report.note for report in good if report.note]),
+        ):
+            common = [f"{value} ({count})" for value, count in Counter(values).most_common(6)]
+            more = len(set(values)) - len(common)
+            if values:
+                print(f"{title:7} {', '.join(common)}" + (f" and {more} others" if more else ""))
+    for report in bad[:50]:
+        print(f"bad: {report.path}: {report.problem}")
+    if len(bad) > 50:
+        print(f"and {len(bad) - 50} more, all of them in videos.csv")
+
+
+def check(source: Path, output: Path | None, workers: int, timeout: float) -> bool:
+    """Check all clips of a list or a folder: -> whether all are good.
+
+    Raises ListError when there is nothing to check, OSError when OUTPUT cannot be written.
+    """
+    source = source.resolve()
+    if source.is_dir():
+        samples, classes = find_samples(source)
+    else:
+        samples, classes = read_list(source), []
+    if not samples:
+        raise ListError(f"{source} holds no videos, .pkl clips or folders of frames")
+    output = (output or source.parent / f"{source.name}_check").resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    reports = inspect_all(samples, workers, timeout)
+    print_summary(reports)
+    clean = clean_list(samples, reports, output)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".") as folder:  # all whole, or none
+        write_csv(Path(folder, "videos.csv"), reports)
+        Path(folder, "clean.list").write_text(clean, encoding="utf-8")
+        if classes:
+            Path(folder, "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
+        elif source.is_file() and source.with_name("classes.txt").exists():
+            shutil.copyfile(source.with_name("classes.txt"), Path(folder, "classes.txt"))
+        for file in Path(folder).iterdir():
+            os.replace(file, output / file.name)
+    print(f"{output}: videos.csv, clean.list")
+    return not any(report.problem for report in reports)
+
+
+# --- the tool -------------------------------------------------------------------------------------
+
+
+def _at_least(low: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        if not text.isdecimal() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"needs a whole number from {low} up, not {text!r}")
+        return int(text)
+
+    return whole_number
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Print one line, without the usage."""
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line, checked."""
+    pinned = hasattr(os, "sched_getaffinity")  # Linux only
+    cores = len(os.sched_getaffinity(0)) if pinned else os.cpu_count() or 1
+    parser = _Parser(
+        description="Decode every frame of every clip and say what is wrong. Writes videos.csv (a "
+        "line for each clip) and clean.list (the good ones; with labels for a list that has them, "
+        "and for a folder whose clips all are FOLDER/<class>/<clip>; classes.txt is beside it).",
+        epilog="Exit code: 0 all clips are good, 1 some are bad, 2 there is nothing to check.",
+    )
+    parser.add_argument(
+        "source",
+        metavar="LIST_OR_FOLDER",
+        type=Path,
+        help="list file, or folder to search for videos, .pkl clips and folders of frames",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="folder to write to (default: <LIST_OR_FOLDER>_check)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_at_least(1),
+        default=cores,
+        help="processes to use (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_at_least(1),
+        default=600,
+        metavar="SECONDS",
+        help="a clip that takes longer is bad (default: %(default)s)",
+    )
+    args = parser.parse_args(argv)
+    if not args.source.exists():
+        parser.error(f"there is no list or folder {args.source}")
+    return args
+
+
+def main() -> int:
+    """Check what the command line names: -> the exit code"""
+    args = parse_args()
+    try:
+        return 0 if check(**vars(args)) else 1
+    except ListError as error:
+        print(f"check_videos.py: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"check_videos.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("check_videos.py: stopped; nothing is written", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

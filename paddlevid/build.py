@@ -1,0 +1,255 @@
+"""Building: a config -> loaders, network, loss, optimiser; nothing below it reads the config."""
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from paddlevid.config import Config, ConfigError, ReaderConfig, TrainConfig
+from paddlevid.data.dataset import HMDB51Dataset, ListError, Sample, check_format, read_list
+from paddlevid.data.loader import Loader
+from paddlevid.data.sample import BookSampler, DenseSampler, Sampler, SegmentSampler
+from paddlevid.data.transform import (
+    CenterCrop,
+    ColorJitter,
+    Compose,
+    MultiScaleCrop,
+    Normalize,
+    RandomCrop,
+    RandomFlip,
+    Resize,
+    ResizeShortSide,
+    TenCrops,
+    ThreeCrops,
+)
+from paddlevid.models import create_model
+from paddlevid.optim import Schedule, create_optimizer
+from paddlevid.weights import download, load_weights, read_weights
+
+_CROPS = {1: CenterCrop, 3: ThreeCrops, 10: TenCrops}
+
+
+def build_sampler(config: Config, section: TrainConfig | ReaderConfig) -> Sampler:
+    """How frames are chosen from a video."""
+    model = config.model
+    seg_num = section.seg_num or model.seg_num
+    if model.sampling == "dense":
+        return DenseSampler(seg_num * model.seglen, model.interval)
+    return (BookSampler if model.sampling == "book" else SegmentSampler)(seg_num, model.seglen)
+
+
+def _resize(config: Config, short_size: int) -> Resize | ResizeShortSide:
+    if config.model.fixed_size:
+        return Resize(*config.model.fixed_size)
+    return ResizeShortSide(short_size)
+
+
+def build_train_transform(config: Config) -> Compose:
+    """Random crop, flip and colours."""
+    train = config.train
+    if train.crop == "multiscale":
+        crop = MultiScaleCrop(train.target_size, train.crop_scales, train.crop_positions)
+    else:
+        crop = RandomCrop(train.target_size)
+    steps = [_resize(config, train.short_size), crop]
+    if train.flip:
+        steps.append(RandomFlip(train.flip))
+    if train.color_jitter:
+        steps.append(ColorJitter(train.color_jitter))
+    return Compose(steps, Normalize(config.model.image_mean, config.model.image_std))
+
+
+def build_test_transform(config: Config, reader: ReaderConfig) -> Compose:
+    """Fixed crops."""
+    return Compose(
+        [_resize(config, reader.short_size)],
+        Normalize(config.model.image_mean, config.model.image_std),
+        crops=_CROPS[reader.crops](reader.target_size),
+    )
+
+
+def _read_split(config: Config, name: str) -> list[Sample]:
+    """The samples of a section's list; where there is none, how to make one."""
+    list_file = getattr(config, name).filelist
+    if not list_file:
+        raise ConfigError(f"{name.upper()}.filelist is not set: it names the list of clips to read")
+    if not Path(list_file).exists():
+        raise ListError(
+            f"there is no {list_file}, which {name.upper()}.filelist names.\n"
+            "  the demo's data:    make demo\n"
+            "  HMDB51, your own:   data_tools/avi2jpg.py, jpg2pkl.py and data_list_gener.py, "
+            "see README.md\n"
+            f"  other lists:        -o {name.upper()}.filelist=FILE"
+        )
+    samples = read_list(list_file)
+    check_format(samples, config.model.format)
+    return samples
+
+
+def build_train_loader(config: Config) -> Loader:
+    """The training clips, shuffled and augmented."""
+    train = config.train
+    dataset = HMDB51Dataset(
+        _read_split(config, "train"),
+        build_sampler(config, train),
+        build_train_transform(config),
+        num_classes=config.model.num_classes,
+        train=True,
+        seed=train.seed,
+    )
+    return Loader(
+        dataset,
+        train.batch_size,
+        shuffle=True,
+        seed=train.seed,
+        num_workers=train.num_reader_threads,
+        max_bad_samples=train.max_bad_samples,
+    )
+
+
+def build_test_loader(config: Config, split: str) -> Loader:
+    """The clips of the valid, test or infer list, or of the training list, as evaluation sees them.
+
+    The training list is read as [TEST] says.
+    """
+    reader = config.test if split == "train" else getattr(config, split)
+    return build_reader(config, reader, _read_split(config, split))
+
+
+def build_reader(
+    config: Config, reader: ReaderConfig, samples: list[Sample], labelled: bool = True
+) -> Loader:
+    """A loader of these samples, in their order and without random draws."""
+    dataset = HMDB51Dataset(
+        samples,
+        build_sampler(config, reader),
+        build_test_transform(config, reader),
+        num_classes=config.model.num_classes if labelled else None,
+        num_clips=reader.num_clips,
+    )
+    return Loader(
+        dataset,
+        reader.batch_size,
+        num_workers=reader.num_reader_threads,
+        max_bad_samples=config.train.max_bad_samples if labelled else 1.0,
+    )
+
+
+def build_model(config: Config, pretrain: Path | None = None) -> tuple[nn.Layer, list[str]]:
+    """The network, and lines for the user about the weights it starts from.
+
+    Fresh weights depend on TRAIN.seed; `pretrain` is a file of weights, whose classifier is left
+    out where it has another number of classes.
+    """
+    paddle.seed(config.train.seed)
+    np.random.seed(config.train.seed)  # some of Paddle's initialisers draw from it
+    model_config = config.model
+    model = create_model(
+        model_config.create_name, num_classes=model_config.num_classes, **model_config.arguments
+    )
+    notes = []
+    if model_config.pretrained and not pretrain:
+        file = download(*model.imagenet_weights)
+        weights = read_weights(file)
+        trunk = {name: weights[name] for name in weights if not name.startswith("fc.")}
+        load_weights(model.trunk, trunk, file)
+        notes.append(f"the trunk starts from {file}")
+    if pretrain:
+        left = load_weights(model, read_weights(pretrain), pretrain, new_head="fc")
+        notes.append(f"starts from {pretrain}")
+        if left:
+            notes.append(
+                f"except {' and '.join(left)}: another number of classes, so freshly initialised"
+            )
+    return model, notes
+
+
+def load_all_weights(model: nn.Layer, file: Path) -> None:
+    """Set a network's weights from a file, all of them."""
+    load_weights(model, read_weights(file), file)
+
+
+def build_loss(config: Config) -> nn.Layer:
+    """Cross-entropy of logits (N, K) and labels (N,)."""
+    return nn.CrossEntropyLoss(label_smoothing=config.train.label_smoothing)
+
+
+def build_schedule(config: Config) -> Schedule:
+    """The learning rate over the run."""
+    train = config.train
+    return Schedule(
+        rate=train.learning_rate,
+        epochs=train.epoch,
+        policy=train.lr_policy,
+        milestones=train.lr_steps,
+        decay=train.learning_rate_decay,
+        per_step=train.lr_per == "step",
+        warmup=train.warmup_epochs,
+    )
+
+
+def build_optimizer(config: Config, model: nn.Layer) -> paddle.optimizer.Optimizer:
+    """The optimiser of the parameters that are trained."""
+    train = config.train
+    return create_optimizer(
+        train.optimizer,
+        [p for p in model.parameters() if not p.stop_gradient],
+        momentum=train.momentum,
+        nesterov=train.nesterov,
+        weight_decay=train.l2_weight_decay,
+    )
+
+
+def read_classes(config: Config, weights: Path | None = None) -> list[str]:
+    """The class names, from a classes.txt beside the weights or beside a list; else numbers.
+
+    Raises ListError when the file has another number of lines than there are classes.
+    """
+    lists = [getattr(config, name).filelist for name in ("train", "valid", "test", "infer")]
+    folders = [Path(weights).parent] if weights else []
+    folders += [Path(list_file).parent for list_file in lists if list_file]
+    file = next((f / "classes.txt" for f in folders if (f / "classes.txt").exists()), None)
+    if file is None:
+        return [str(label) for label in range(config.model.num_classes)]
+    classes = file.read_text(encoding="utf-8").split("\n")
+    classes = [name.strip() for name in classes if name.strip()]
+    if len(classes) != config.model.num_classes:
+        raise ListError(
+            f"{file} names {len(classes)} classes, but MODEL.num_classes is "
+            f"{config.model.num_classes}: set -o MODEL.num_classes={len(classes)}, or use the "
+            "lists that belong together"
+        )
+    return classes
+
+
+def choose_device(config: Config, device: str | None = None) -> str:
+    """Select the device to compute on: -> a line for the user.
+
+    Args:
+        device: "cpu", "gpu" or "gpu:0"; None: a GPU where TRAIN.use_gpu is true and there is one.
+
+    Raises ConfigError where a GPU is asked for and there is none.
+    """
+    num_gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    if device is None:
+        wanted = config.train.use_gpu
+        if wanted and not num_gpus:
+            paddle.set_device("cpu")
+            why = "no GPU was found" if paddle.is_compiled_with_cuda() else "this is Paddle for CPU"
+            return f"use_gpu = True, but {why}: computing on the CPU"
+        device = "gpu" if wanted else "cpu"
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "gpu") or (number and not number.isdigit()) or device == "cpu:":
+        raise ConfigError(f"--device {device}: needs cpu, gpu or gpu:NUMBER")
+    if kind == "gpu" and int(number or 0) >= num_gpus:
+        raise ConfigError(
+            f"--device {device}: there is no such GPU ({num_gpus} found"
+            + ("" if paddle.is_compiled_with_cuda() else "; this Paddle is built for CPU, see "
+               "requirements-gpu.txt")
+            + "); use --device cpu"
+        )  # fmt: skip
+    if config.train.amp and kind == "cpu":
+        raise ConfigError("automatic mixed precision (--amp, TRAIN.amp) needs a GPU")
+    paddle.set_device(device)
+    return f"computing on {device}"

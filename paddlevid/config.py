@@ -1,0 +1,383 @@
+"""Configuration: a .txt (the book's form) or .yaml file and overrides -> frozen dataclasses."""
+
+import ast
+import configparser
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+
+class ConfigError(ValueError):
+    """A config cannot be used. The message names file, section, key, what it got and needs."""
+
+
+class _Impossible(ValueError):
+    """A value that has the right type but makes no sense; args are the key and what is needed."""
+
+
+def _check(config: object, key: str, fits: bool, needs: str) -> None:
+    if not fits:
+        raise _Impossible(key, needs)
+
+
+def _check_at_least(config: object, minimum: float, *keys: str) -> None:
+    for key in keys:
+        value = getattr(config, key)
+        _check(config, key, value is None or value >= minimum, f"at least {minimum}")
+
+
+def _check_one_of(config: object, key: str, *choices: object) -> None:
+    needs = "one of " + ", ".join(map(repr, choices))
+    _check(config, key, getattr(config, key) in choices, needs)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """[MODEL]: the network, and how a video becomes its input."""
+
+    name: str  # of create_model; or the book's TSN with num_layers
+    num_classes: int  # K
+    format: str = "pkl"  # what the lists hold: pkl, jpg (folders of frames), mp4 = video (files)
+    num_layers: int = 50  # of the ResNet, where name is TSN
+    arguments: dict = field(default_factory=dict)  # more arguments of create_model
+    pretrained: str = ""  # "imagenet": start from Paddle's published weights of the trunk
+    seg_num: int = 3  # S, segments of a video (dense: frames of the clip)
+    seglen: int = 1  # consecutive frames from each segment
+    sampling: str = "segments"  # or "book" (its own rule), or "dense" (one window of frames)
+    interval: int = 1  # dense: every interval-th frame of the window
+    fixed_size: tuple[int, ...] = ()  # (height, width) to resize to, instead of the short side
+    image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # RGB, of values in 0 .. 1
+    image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        _check_one_of(self, "format", "pkl", "jpg", "mp4", "video")
+        _check_one_of(self, "sampling", "segments", "book", "dense")
+        _check_one_of(self, "pretrained", "", "imagenet")
+        _check_at_least(self, 1, "num_classes", "seg_num", "seglen", "interval")
+        _check(self, "fixed_size", len(self.fixed_size) in (0, 2), "(height, width), or nothing")
+        _check(self, "image_mean", len(self.image_mean) == 3, "three numbers, of R, G and B")
+        _check(
+            self,
+            "image_std",
+            len(self.image_std) == 3 and min(self.image_std) > 0,
+            "three numbers above 0, of R, G and B",
+        )
+
+    @property
+    def create_name(self) -> str:
+        """The name in create_model."""
+        return f"tsn_r{self.num_layers}" if self.name.upper() == "TSN" else self.name
+
+
+@dataclass(frozen=True)
+class ReaderConfig:
+    """[VALID], [TEST], [INFER]: a list and how it is read."""
+
+    filelist: str = ""  # its paths are relative to its own folder
+    batch_size: int = 1  # videos
+    short_size: int = 240  # pixels of the short side after resizing
+    target_size: int = 224  # pixels of the square that is cut out
+    seg_num: int | None = None  # instead of the model's
+    num_clips: int = 1  # clips of a video that are scored and averaged
+    crops: int = 1  # views of a clip: centre; 3 along the longer side; 10 = corners, centre, flips
+    num_reader_threads: int = 0  # loading processes; 0 = in the main one
+
+    def __post_init__(self) -> None:
+        _check_at_least(self, 1, "batch_size", "short_size", "target_size", "num_clips", "seg_num")
+        _check_at_least(self, 0, "num_reader_threads")
+        _check_one_of(self, "crops", 1, 3, 10)
+        _check(
+            self,
+            "target_size",
+            self.target_size <= self.short_size,
+            f"at most short_size = {self.short_size}",
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """[TRAIN]: the training list, augmentation, optimisation and what a run keeps."""
+
+    filelist: str = ""
+    epoch: int = 45
+    batch_size: int = 10  # videos in a forward pass
+    accumulate: int = 1  # batches whose gradients add up to one step
+    seg_num: int | None = None  # instead of the model's
+    num_reader_threads: int = 0  # loading processes; 0 = in the main one
+    max_bad_samples: float = 0.01  # share of unreadable clips above which the run stops
+    # augmentation, one draw for all frames of a clip
+    short_size: int = 240  # pixels of the short side after resizing
+    target_size: int = 224  # pixels of the square that is cut out
+    crop: str = "multiscale"  # or "random": no change of scale
+    crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)  # of the short side
+    crop_positions: int = 5  # or 13
+    flip: float = 0.5  # probability of mirroring; 0 where left and right are different classes
+    color_jitter: float = 0.0  # brightness, contrast, saturation: 1 - this .. 1 + this
+    # optimisation
+    optimizer: str = "momentum"  # or "adamw"
+    learning_rate: float = 0.01
+    lr_policy: str = "multistep"  # or "constant", "cosine" (to 0)
+    lr_steps: tuple[int, ...] = ()  # multistep: the epochs at which the rate changes
+    learning_rate_decay: float = 0.1  # multistep: times this
+    lr_per: str = "epoch"  # or "step": when the rate is set anew
+    warmup_epochs: float = 0.0  # linear, from a tenth of the rate, step by step
+    momentum: float = 0.9
+    nesterov: bool = False
+    l2_weight_decay: float = 0.0
+    clip_norm: float = 0.0  # largest global norm of the gradients; 0 = no limit
+    clip_value: float = 0.0  # then the largest size of each; 0 = no limit
+    label_smoothing: float = 0.0
+    amp: bool = False  # automatic mixed precision, on a GPU
+    # the run
+    use_gpu: bool = True  # where there is one
+    seed: int = 0
+    early_stop: int = 0  # epochs without a better validation top-1 after which to stop; 0 = never
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        _check_at_least(self, 1, "epoch", "batch_size", "accumulate", "seg_num", "short_size")
+        _check_at_least(self, 1, "target_size", "keep_checkpoints")
+        _check_at_least(
+            self, 0, "num_reader_threads", "color_jitter", "learning_rate", "warmup_epochs",
+            "l2_weight_decay", "clip_norm", "clip_value", "seed", "early_stop",
+        )  # fmt: skip
+        for key in ("flip", "max_bad_samples"):
+            _check(self, key, 0 <= getattr(self, key) <= 1, "a share from 0 to 1")
+        for key in ("momentum", "label_smoothing"):
+            _check(self, key, 0 <= getattr(self, key) < 1, "a number from 0 to below 1")
+        _check_one_of(self, "crop", "multiscale", "random")
+        _check_one_of(self, "crop_positions", 5, 13)
+        _check_one_of(self, "optimizer", "momentum", "adamw")
+        _check_one_of(self, "lr_policy", "multistep", "constant", "cosine")
+        _check_one_of(self, "lr_per", "epoch", "step")
+        _check(
+            self,
+            "crop_scales",
+            len(self.crop_scales) > 0 and 0 < min(self.crop_scales) <= max(self.crop_scales) <= 1,
+            "shares of the short side, above 0 and at most 1",
+        )
+        _check(
+            self,
+            "lr_steps",
+            list(self.lr_steps) == sorted(set(self.lr_steps)),
+            "epochs in rising order",
+        )
+        _check(
+            self,
+            "target_size",
+            self.crop == "multiscale" or self.target_size <= self.short_size,
+            f"at most short_size = {self.short_size}",
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """A complete experiment. `notes` are lines for the user, about keys without effect."""
+
+    model: ModelConfig
+    train: TrainConfig
+    valid: ReaderConfig
+    test: ReaderConfig
+    infer: ReaderConfig
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, dict]:
+        """Sections of plain values, as they are written to a run's config.yaml."""
+        plain = {name: dataclasses.asdict(getattr(self, name)) for name in SECTIONS}
+        return {
+            name.upper(): {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in section.items()
+            }
+            for name, section in plain.items()
+        }
+
+
+SECTIONS = {
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "valid": ReaderConfig,
+    "test": ReaderConfig,
+    "infer": ReaderConfig,
+}
+
+# Keys of the book's configs that have no meaning here, and why.
+IGNORED = {
+    "buf_size": "loading processes read ahead by themselves",
+    "total_videos": "the list file says how many there are",
+    "num_gpus": "it uses one device",
+    "enable_ce": "set TRAIN.seed",
+}
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Read a config file, and set `SECTION.key=value` overrides.
+
+    Raises ConfigError for a file that cannot be read, an unknown section or key, or a value of a
+    wrong type or size.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text"
+        raise ConfigError(f"cannot read the config {path}: {reason}") from error
+    parse = _parse_yaml if path.suffix.lower() in (".yaml", ".yml") else _parse_book
+    sections = parse(text, path)
+    places = {(name, key): str(path) for name, section in sections.items() for key in section}
+    for override in overrides:
+        name, key, value = _parse_override(override)
+        target = sections.setdefault(name, {})
+        head, _, tail = key.partition(".")
+        if tail:  # MODEL.arguments.dropout=0.5
+            target[head] = {**dict(target.get(head) or {}), tail: value}
+        else:
+            target[head] = value
+        places[name, head] = f"-o {override}"
+    return _build(sections, places, path)
+
+
+def _parse_book(text: str, path: Path) -> dict[str, dict[str, object]]:
+    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#",))
+    parser.optionxform = str
+    try:
+        parser.read_string(text, source=str(path))
+    except configparser.Error as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+    sections: dict[str, dict[str, object]] = {}
+    for name in parser.sections():
+        section = sections[name.lower()] = {}
+        for key, text_value in parser[name].items():
+            try:
+                section[key] = ast.literal_eval(text_value)
+            except (ValueError, SyntaxError) as error:
+                raise ConfigError(
+                    f"{path}: [{name}] {key} = {text_value}: needs a Python literal: a number, "
+                    'True, False, "text" or [a, list]'
+                ) from error
+    return sections
+
+
+def _parse_yaml(text: str, path: Path) -> dict[str, dict[str, object]]:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise ConfigError(f"{path}: needs the sections {', '.join(SECTIONS).upper()} with keys")
+    return {str(name).lower(): dict(section) for name, section in content.items()}
+
+
+def _parse_override(override: str) -> tuple[str, str, object]:
+    target, equals, text = override.partition("=")
+    name, dot, key = target.strip().partition(".")
+    if not (equals and dot and key):
+        raise ConfigError(f"-o {override}: needs SECTION.key=value, as in -o TRAIN.batch_size=4")
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        value = text.strip()
+    return name.lower(), key, value
+
+
+def _build(sections: Mapping[str, Mapping[str, object]], places: Mapping, path: Path) -> Config:
+    for name in sections:
+        if name not in SECTIONS:
+            known = [section.upper() for section in SECTIONS]
+            raise ConfigError(f"{path}: unknown section {name.upper()}{_near(name.upper(), known)}")
+    built, notes = {}, []
+    for name, kind in SECTIONS.items():
+        values = {}
+        for key, value in sections.get(name, {}).items():
+            where = f"{places[name, key]}: [{name.upper()}] {key} = {value!r}"
+            if key in IGNORED:
+                notes.append(f"{name.upper()}.{key} is ignored: {IGNORED[key]}")
+            else:
+                values[key] = _typed(kind, key, value, where)
+        try:
+            built[name] = kind(**values)
+        except _Impossible as error:
+            key, needs = error.args
+            where = places.get((name, key), str(path))
+            got = values.get(key, _default(kind, key))
+            raise ConfigError(f"{where}: [{name.upper()}] {key} = {got!r}: needs {needs}") from None
+        except TypeError as error:
+            missing = [f.name for f in dataclasses.fields(kind) if _is_required(f, values)]
+            raise ConfigError(f"{path}: [{name.upper()}] lacks {' and '.join(missing)}") from error
+    if "num_layers" in sections.get("model", {}) and built["model"].name.upper() != "TSN":
+        notes.append("MODEL.num_layers has no effect: MODEL.name says which network it is")
+    train = built["train"]
+    if "learning_rate_decay" in sections.get("train", {}) and not train.lr_steps:
+        notes.append(
+            "TRAIN.learning_rate_decay has no effect without TRAIN.lr_steps, the epochs at which "
+            "the rate decays: the rate stays as it is"
+        )
+    return Config(**built, notes=tuple(notes))
+
+
+def _typed(kind: type, key: str, value: object, where: str) -> object:
+    """The value as the field's type; ConfigError where it is not one."""
+    hints = typing.get_type_hints(kind)
+    if key not in hints:
+        raise ConfigError(f"{where}: unknown key{_near(key, [*hints, *IGNORED])}")
+    try:
+        return _convert(hints[key], value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{where}: needs {_describe(hints[key])}") from None
+
+
+def _convert(hint: object, value: object) -> object:
+    if isinstance(hint, types.UnionType):  # int | None
+        return None if value is None else _convert(typing.get_args(hint)[0], value)
+    if typing.get_origin(hint) is tuple:
+        if isinstance(value, (str, bytes, Mapping)):
+            raise TypeError(value)
+        return tuple(_convert(typing.get_args(hint)[0], entry) for entry in value)
+    if hint is bool:
+        if str(value).lower() not in ("true", "false"):
+            raise TypeError(value)
+        return str(value).lower() == "true"
+    if hint is dict:
+        if not isinstance(value, Mapping):
+            raise TypeError(value)
+        return dict(value)
+    if isinstance(value, bool) or (hint is str and not isinstance(value, str)):
+        raise TypeError(value)
+    if hint is int and not isinstance(value, int):
+        number = float(value)  # 1e3, and YAML's '1e3'
+        if number != int(number):
+            raise ValueError(value)
+        return int(number)
+    return hint(value)
+
+
+def _describe(hint: object) -> str:
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
+    if isinstance(hint, types.UnionType):
+        return _describe(typing.get_args(hint)[0]) + ", or None"
+    if typing.get_origin(hint) is tuple:
+        kind = {int: "whole numbers", float: "numbers"}[typing.get_args(hint)[0]]
+        return f"a list of {kind}"
+    return names.get(hint, 'a dictionary, such as {"dropout": 0.5}')
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known)}"
+
+
+def _default(kind: type, key: str) -> object:
+    return next(f.default for f in dataclasses.fields(kind) if f.name == key)
+
+
+def _is_required(entry: dataclasses.Field, values: Mapping[str, object]) -> bool:
+    has_default = (
+        entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING
+    )
+    return not has_default and entry.name not in values

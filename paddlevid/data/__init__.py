@@ -1,0 +1,1 @@
+"""Video data, without paddle: decode -> sample -> transform -> dataset -> loader."""

@@ -1,0 +1,196 @@
+"""Datasets: a list file -> clips ready for a network, one for an index, never an exception."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddlevid.data.decode import (
+    VIDEO_SUFFIXES,
+    DecodeError,
+    decode_sampled,
+    is_video,
+    read_pickled_clip,
+)
+from paddlevid.data.sample import Sampler
+from paddlevid.data.transform import Compose
+
+
+class ListError(ValueError):
+    """A list file cannot be used, or names labels that do not fit. The message says where."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A line of a list file."""
+
+    path: Path
+    label: int | None = None  # None: inside the .pkl, or not known
+    place: str = ""  # "file, line n", for messages
+
+
+@dataclass(frozen=True)
+class Item:
+    """What a dataset has for an index: a clip, or the reason why there is none."""
+
+    index: int
+    views: NDArray[np.float32] | None = None  # (V, C, T, H, W)
+    label: int = -1  # -1: not known
+    problem: str = ""  # why there is no clip
+    fatal: bool = False  # the problem is the list's or the config's, not the clip's
+
+
+def read_list(list_file: Path | str) -> list[Sample]:
+    """The samples of a list file; paths are relative to its folder.
+
+    A line is `path label`, or only the path of a .pkl or of a clip to predict. Names may contain
+    spaces; a video's suffix may be left out.
+
+    Raises ListError when there is no such file, it is not text, or it has no lines.
+    """
+    list_file = Path(list_file)
+    try:
+        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise ListError(f"there is no list file {list_file}") from error
+    except (UnicodeDecodeError, OSError) as error:
+        raise ListError(f"{list_file} is not a list file, a text with a clip a line") from error
+    samples = [
+        _read_line(line.strip(), list_file, number)
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    if not samples:
+        raise ListError(f"the list file {list_file} is empty: it needs a clip a line")
+    return samples
+
+
+def _read_line(line: str, list_file: Path, number: int) -> Sample:
+    place = f"{list_file}, line {number}"
+    name, _, last = line.rpartition(" ") if " " in line else line.rpartition("\t")
+    is_label = bool(name) and last.lstrip("-").isdigit()
+    name, label = (name.strip(), int(last)) if is_label else (line, None)
+    path = list_file.parent / name
+    if path.suffix.lower() not in (".pkl", *VIDEO_SUFFIXES) and not path.exists():
+        with_suffix = (path.with_name(path.name + suffix) for suffix in VIDEO_SUFFIXES)
+        path = next((other for other in with_suffix if other.exists()), path)
+    return Sample(path, label, place)
+
+
+FORMATS = {
+    "pkl": "pickled clips (.pkl)",
+    "jpg": "folders of frames",
+    "mp4": "video files",
+    "video": "video files",
+}
+
+
+def check_format(samples: Sequence[Sample], form: str) -> None:
+    """Raise ListError when a line of the list is of another kind than MODEL.format says."""
+    for sample in samples:
+        suffix = sample.path.suffix.lower()
+        kind = "pkl" if suffix == ".pkl" else "jpg" if sample.path.is_dir() else "video"
+        if FORMATS[kind] != FORMATS[form]:
+            raise ListError(
+                f"{sample.place}: {sample.path.name!r} is not one of the {FORMATS[form]} that "
+                f"MODEL.format = {form!r} announces; set MODEL.format = {kind!r} or choose "
+                "another list"
+            )
+
+
+class HMDB51Dataset:
+    """Clips of a list file, sampled, decoded and transformed.
+
+    The lists of data_tools/data_list_gener.py hold pickled clips; folders of frames and video
+    files are read as well. The draws of a clip depend on (seed, epoch, index) only, so they are
+    the same in any process and after a resume.
+
+    Args:
+        samples: of `read_list`.
+        num_classes: K; a label outside 0 .. K - 1 is an error. None: labels are not needed.
+        sampler: number of frames -> frame numbers.
+        transform: decoded frames -> views.
+        train: random draws; otherwise the same frames every time.
+        num_clips: how many clips of a video are scored and averaged, spread evenly.
+        seed: of the run.
+
+    Raises ListError when a label does not fit, or is missing.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        sampler: Sampler,
+        transform: Compose,
+        *,
+        num_classes: int | None = None,
+        train: bool = False,
+        num_clips: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.samples = list(samples)
+        self.sampler = sampler
+        self.transform = transform
+        self.num_classes = num_classes
+        self.train = train
+        self.num_clips = num_clips
+        self.seed = seed
+        for sample in self.samples:
+            self._check_label(sample, sample.label)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], int]:
+        """A clip's views (V, C, T, H, W) and its label.
+
+        Raises DecodeError when the clip cannot be read.
+        """
+        return self._load(index, epoch=0)
+
+    def fetch(self, index: int, epoch: int = 0) -> Item:
+        """As indexing, with this epoch's draws; what goes wrong is said in the item."""
+        try:
+            views, label = self._load(index, epoch)
+        except ListError as error:
+            return Item(index, problem=str(error), fatal=True)
+        except DecodeError as error:
+            return Item(index, problem=str(error))
+        except Exception as error:  # whatever a library throws at a strange file
+            path = self.samples[index].path
+            return Item(index, problem=f"{path}: {type(error).__name__}: {error}")
+        return Item(index, views, label)
+
+    def _load(self, index: int, epoch: int) -> tuple[NDArray[np.float32], int]:
+        sample = self.samples[index]
+        label = sample.label
+        if label is None and sample.path.suffix.lower() == ".pkl" and sample.path.exists():
+            label = read_pickled_clip(sample.path).label
+            self._check_label(sample, label)
+        phases = (np.arange(self.num_clips) + 0.5) / self.num_clips
+        views = [self._view(sample.path, [self.seed, epoch, index], phase) for phase in phases]
+        return np.concatenate(views), -1 if label is None else label
+
+    def _view(self, path: Path, seed: list[int], phase: float) -> NDArray[np.float32]:
+        def choose(num_frames: int) -> NDArray[np.int64]:
+            rng = np.random.default_rng([*seed, 0]) if self.train else None
+            return self.sampler(num_frames, rng, phase)
+
+        frames = decode_sampled(path, choose)
+        return self.transform(frames, np.random.default_rng([*seed, 1]))
+
+    def _check_label(self, sample: Sample, label: int | None) -> None:
+        if self.num_classes is None:
+            return
+        if label is None:
+            if is_video(sample.path) or sample.path.suffix.lower() != ".pkl":
+                raise ListError(f"{sample.place}: needs `path label`, got {sample.path.name!r}")
+        elif not 0 <= label < self.num_classes:
+            raise ListError(
+                f"{sample.place}: label {label} is outside 0 .. {self.num_classes - 1}; "
+                f"MODEL.num_classes is {self.num_classes}, the list needs at least {label + 1}"
+                if label >= 0
+                else f"{sample.place}: label {label} is negative; labels count from 0"
+            )

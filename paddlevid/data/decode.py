@@ -1,0 +1,360 @@
+"""Decoding: a video file, a folder of frames or a pickled clip -> uint8 (T, H, W, 3) RGB frames."""
+
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
+Indices = NDArray[np.int64]  # (T,) 0-based frame numbers, in any order, repeats allowed
+
+VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv")
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+_num_threads = 0  # of a video decoder; 0 = as many as it likes
+
+
+def limit_threads(num_threads: int) -> None:
+    """Let OpenCV and the video decoders of this process use so many threads.
+
+    For processes that work side by side, such as the loader's: one thread each.
+    """
+    global _num_threads
+    _num_threads = num_threads
+    cv2.setNumThreads(num_threads)
+
+
+class DecodeError(ValueError):
+    """A clip cannot be read. The message names the file and the reason."""
+
+
+class _FewerFrames(Exception):
+    """A video ended before the wanted frame; holds how many frames it really has."""
+
+    def __init__(self, num_frames: int) -> None:
+        super().__init__(num_frames)
+        self.num_frames = num_frames
+
+
+def is_video(path: Path) -> bool:
+    """Whether the suffix, in any case, is one of a video container."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def natural_key(name: str) -> list[tuple[int, int | str]]:
+    """Sort key under which clip_2.jpg comes before clip_10.jpg."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The image files of a folder in natural order, however they are numbered."""
+    files = [file for file in folder.iterdir() if file.suffix.lower() in FRAME_SUFFIXES]
+    return sorted(files, key=lambda file: natural_key(file.name))
+
+
+# --- pickled clips --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PickledClip:
+    """The content of a .pkl: (clip name, label, frames), as jpg2pkl.py writes it."""
+
+    name: str
+    label: int
+    frames: list[Path] | list[bytes]  # image files, or encoded images
+
+
+class _NoGlobals(pickle.Unpickler):
+    """Reads numbers, strings, bytes, lists and tuples; anything that could run code is refused."""
+
+    def find_class(self, module: str, name: str) -> object:
+        raise pickle.UnpicklingError(f"it needs {module}.{name}, and a clip has no need of it")
+
+
+def read_pickled_clip(path: Path) -> PickledClip:
+    """Read a .pkl without executing anything in it.
+
+    Frame files are looked up relative to the folder of the .pkl; those of the book's scripts,
+    which are relative to the folder the scripts ran in, relative to the current folder.
+
+    Raises DecodeError when it is not such a tuple, or holds no frame.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = _NoGlobals(file, encoding="utf-8").load()
+    except Exception as error:  # a damaged pickle may raise anything
+        raise DecodeError(
+            f"{path}: not a pickled clip ({error or type(error).__name__}); "
+            "data_tools/jpg2pkl.py writes them"
+        ) from error
+    match content:
+        case (str(name), int(label), list(frames)) if not isinstance(label, bool):
+            pass
+        case _:
+            raise DecodeError(
+                f"{path}: holds a {type(content).__name__} that is not the tuple "
+                "(clip name, label, list of frames); data_tools/jpg2pkl.py writes them"
+            )
+    if not frames:
+        raise DecodeError(f"{path}: has no frames")
+    if all(isinstance(frame, bytes) for frame in frames):
+        return PickledClip(name, label, frames)
+    if not all(isinstance(frame, str) for frame in frames):
+        raise DecodeError(f"{path}: its frames are neither all file names nor all JPEG bytes")
+    if (path.parent / frames[0]).exists() or not Path(frames[0]).exists():
+        frames = [path.parent / frame for frame in frames]
+    return PickledClip(name, label, [Path(frame) for frame in frames])
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def _decode_image(frame: Path | bytes, owner: Path, number: int) -> NDArray[np.uint8]:
+    """One encoded image -> (H, W, 3) RGB; a cut off one is an error, not a grey rest."""
+    name = frame if isinstance(frame, Path) else f"{owner}, frame {number}"
+    try:
+        encoded = frame.read_bytes() if isinstance(frame, Path) else frame
+    except OSError as error:
+        raise DecodeError(f"{owner}: cannot read its frame {frame} ({error.strerror})") from error
+    if encoded[:2] == b"\xff\xd8" and b"\xff\xd9" not in encoded[-64:]:
+        raise DecodeError(f"{name}: the JPEG is cut off")
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) if encoded else None
+    if image is None:
+        raise DecodeError(f"{name}: is not an image that OpenCV reads")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _decode_images(frames: list[Path] | list[bytes], owner: Path, indices: Indices) -> Frames:
+    if len(indices) and not 0 <= indices.min() <= indices.max() < len(frames):
+        raise _FewerFrames(len(frames))
+    images = {i: _decode_image(frames[i], owner, i) for i in np.unique(indices).tolist()}
+    sizes = {image.shape[:2] for image in images.values()}
+    if len(sizes) > 1:
+        raise DecodeError(f"{owner}: its frames have different sizes (height, width): {sizes}")
+    return np.stack([images[i] for i in indices.tolist()])
+
+
+# --- videos ---------------------------------------------------------------------------------------
+
+
+def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+    if not container.streams.video:
+        raise DecodeError(f"{path}: has no video stream")
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = _num_threads
+    return stream
+
+
+def iterate_frames(path: Path) -> Iterator[av.VideoFrame]:
+    """All frames of a video, in the order shown, not converted yet (see `to_image`)."""
+    with av.open(str(path)) as container:
+        yield from container.decode(_video_stream(container, path))
+
+
+def to_image(frame: av.VideoFrame, colours: str = "rgb24") -> NDArray[np.uint8]:
+    """A decoded frame -> (H, W, 3) uint8, turned upright as its rotation metadata asks."""
+    image = frame.to_ndarray(format=colours)
+    quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+def iterate_images(path: Path, backend: str = "pyav") -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """All frames of a video as (seconds from the start, (H, W, 3) BGR); raises the backend's errors."""
+    if backend == "pyav":
+        for frame in iterate_frames(path):
+            yield frame.time or 0.0, to_image(frame, "bgr24")
+        return
+    capture = cv2.VideoCapture(str(path))
+    try:
+        while capture.grab():
+            seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            yield seconds, capture.retrieve()[1]
+    finally:
+        capture.release()
+
+
+def _decode_pyav(path: Path, indices: Indices) -> Frames:
+    wanted, last = set(indices.tolist()), int(indices.max())
+    images, number = {}, -1
+    for number, frame in enumerate(iterate_frames(path)):
+        if number in wanted:
+            images[number] = to_image(frame)
+        if number == last:
+            return np.stack([images[i] for i in indices.tolist()])
+    raise _FewerFrames(number + 1)
+
+
+def _decode_opencv(path: Path, indices: Indices) -> Frames:
+    wanted, last = set(indices.tolist()), int(indices.max())
+    images, number = {}, 0
+    capture = cv2.VideoCapture(str(path))
+    try:
+        while number <= last and capture.grab():
+            if number in wanted:
+                images[number] = cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB)
+            number += 1
+    finally:
+        capture.release()
+    if number == 0:
+        raise DecodeError(f"{path}: OpenCV reads no frame of it")
+    if number <= last:
+        raise _FewerFrames(number)
+    return np.stack([images[i] for i in indices.tolist()])
+
+
+def _count_pyav(path: Path) -> int:
+    """Frames by counting packets; by decoding them where the header says another number."""
+    with av.open(str(path)) as container:
+        stream = _video_stream(container, path)
+        claimed, packets = stream.frames, 0
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise DecodeError(f"{path}: the file is cut off after frame {packets}")
+            packets += packet.size > 0 and not packet.is_discard
+    if claimed in (0, packets):
+        return packets
+    return sum(1 for _ in iterate_frames(path))
+
+
+def _count_opencv(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path))
+    try:
+        return sum(1 for _ in iter(capture.grab, False))
+    finally:
+        capture.release()
+
+
+# name -> (count, decode); a later one has its chance when an earlier one fails
+BACKENDS = {"pyav": (_count_pyav, _decode_pyav), "opencv": (_count_opencv, _decode_opencv)}
+
+
+def _read_video(path: Path, step: int, *arguments: object, backend: str | None) -> object:
+    """Call a backend's step (0 count, 1 decode); when PyAV fails, OpenCV gets its chance."""
+    reasons = []
+    for name in [backend] if backend else list(BACKENDS):
+        try:
+            return BACKENDS[name][step](path, *arguments)
+        except (DecodeError, _FewerFrames):
+            raise
+        except (av.error.FFmpegError, cv2.error, OSError, ValueError) as error:
+            reasons.append(f"{name}: {getattr(error, 'strerror', None) or error}")
+    raise DecodeError(f"{path}: cannot be decoded ({'; '.join(reasons)})")
+
+
+# --- the door -------------------------------------------------------------------------------------
+
+
+def count_frames(path: Path | str, backend: str | None = None) -> int:
+    """How many frames a clip (a video, a folder of frames or a .pkl) has, whatever its header says.
+
+    Raises DecodeError when it has none or cannot be read.
+    """
+    path = _existing(path)
+    if path.suffix.lower() == ".pkl":
+        return len(read_pickled_clip(path).frames)
+    num_frames = len(frame_files(path)) if path.is_dir() else _read_video(path, 0, backend=backend)
+    if num_frames == 0:
+        raise DecodeError(f"{path}: has no frames")
+    return num_frames
+
+
+def decode(path: Path | str, indices: Indices, backend: str | None = None) -> Frames:
+    """The frames of a clip with these 0-based numbers: -> (T, H, W, 3) uint8 RGB.
+
+    Frame i is the i-th that the decoder yields. Only the wanted frames are converted, and decoding
+    stops after the last of them. `backend` is "pyav" or "opencv"; by default PyAV, and OpenCV
+    where PyAV fails.
+
+    Raises DecodeError when the clip cannot be read or has fewer frames than asked for.
+    """
+    path, indices = _existing(path), np.asarray(indices, np.int64)
+    try:
+        return _decode(path, indices, backend)
+    except _FewerFrames as short:
+        raise DecodeError(
+            f"{path}: has {short.num_frames} frames, but frame number {indices.max()} was asked for"
+        ) from None
+
+
+def decode_sampled(path: Path | str, choose: Callable[[int], Indices]) -> Frames:
+    """The frames that `choose` picks when it is told how many there are: -> (T, H, W, 3) uint8.
+
+    Should the video end before a chosen frame, `choose` is asked again with the true number.
+    """
+    path = _existing(path)
+    num_frames = count_frames(path)
+    while True:
+        try:
+            return _decode(path, np.asarray(choose(num_frames), np.int64), None)
+        except _FewerFrames as short:
+            if not 0 < short.num_frames < num_frames:
+                raise DecodeError(f"{path}: has no frames that can be decoded") from None
+            num_frames = short.num_frames
+
+
+def _decode(path: Path, indices: Indices, backend: str | None) -> Frames:
+    if indices.ndim != 1 or len(indices) == 0 or indices.min() < 0:
+        raise ValueError(f"frame numbers must be a list of whole numbers from 0, got {indices}")
+    if path.suffix.lower() == ".pkl":
+        return _decode_images(read_pickled_clip(path).frames, path, indices)
+    if path.is_dir():
+        return _decode_images(frame_files(path), path, indices)
+    return _read_video(path, 1, indices, backend=backend)
+
+
+def _existing(path: Path | str) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise DecodeError(f"{path}: does not exist")
+    if path.is_file() and path.stat().st_size == 0:
+        raise DecodeError(f"{path}: is empty")
+    return path
+
+
+# --- the whole of a video -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """What decoding all of a video showed."""
+
+    path: str
+    frames: int = 0  # as decoded
+    width: int = 0  # pixels, upright
+    height: int = 0
+    fps: float = 0.0  # average
+    codec: str = ""
+    problem: str = ""  # empty: the file is good
+    note: str = ""  # odd, but of no harm
+
+
+def inspect_video(path: Path) -> VideoReport:
+    """Decode every frame of a video and report what it is and what is wrong with it."""
+    found = {"path": str(path)}
+    try:
+        _existing(path)
+        with av.open(str(path)) as container:
+            stream = _video_stream(container, path)
+            fps = float(stream.average_rate or stream.guessed_rate or 0)
+            found |= {"fps": round(fps, 3), "codec": stream.codec_context.name}
+            claimed = stream.frames
+        frames = 0
+        for frames, frame in enumerate(iterate_frames(path), start=1):
+            if frames == 1:
+                found["height"], found["width"] = to_image(frame).shape[:2]
+        found["frames"] = frames
+        count_frames(path)  # finds a file that is cut off, which decoders pass over
+    except (DecodeError, av.error.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return VideoReport(**found, problem=reason.removeprefix(f"{path}: "))
+    if claimed and claimed != frames:
+        found["note"] = f"the header says {claimed} frames"
+    return VideoReport(**found)

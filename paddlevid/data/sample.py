@@ -1,0 +1,127 @@
+"""Frame sampling: how many frames a video has -> which of them to decode (0-based numbers).
+
+A video with fewer frames than wanted repeats some. `rng` is a generator in training; without one
+the choice is the same every time, as evaluation needs it. `phase` in [0, 1] then says where in
+the span left open: 0.5 is the centre, and several clips of one video take several phases.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+
+def segment_indices(
+    num_frames: int,
+    num_segments: int,
+    seglen: int = 1,
+    rng: Generator | None = None,
+    phase: float = 0.5,
+) -> Indices:
+    """TSN: `seglen` consecutive frames from each of S equal segments: -> (S * seglen,).
+
+    In training a random place of each segment of floor(n / S) frames, otherwise the one at
+    `phase` of n / S (Wang et al. 2016, section 3.1; centred as in tsn-pytorch's and
+    PaddleVideo's evaluation).
+    """
+    segments = np.arange(num_segments)
+    room = num_frames // num_segments - seglen  # how far a start can move in its segment
+    if room < 0:  # too short: even starts, frames repeat
+        starts = np.round(segments * num_frames / num_segments)
+        if rng is None:
+            starts = np.floor((segments + phase) * num_frames / num_segments - (seglen - 1) / 2)
+    elif rng is None:
+        span = num_frames / num_segments
+        starts = np.floor(segments * span + (span - seglen + 1) * phase)
+    else:
+        starts = segments * (num_frames // num_segments) + rng.integers(
+            0, room + 1, size=num_segments
+        )
+    return _windows(starts, seglen, 1, num_frames)
+
+
+def book_indices(
+    num_frames: int, num_segments: int, seglen: int = 1, rng: Generator | None = None
+) -> Indices:
+    """The book's rule (section 5.1, video_loader): -> (S * seglen,).
+
+    As `segment_indices`, but all segments have floor(n / S) frames, evaluation takes the frame
+    (that - 1) // 2 of each, a video with fewer frames than segments starts again at its
+    first frame, and windows that reach past the end go on at the start.
+    """
+    length = num_frames // num_segments
+    segments = np.arange(num_segments)
+    if length < seglen:
+        starts = segments * max(length, 1)
+    elif rng is None:
+        starts = segments * length + (length - 1) // 2
+    else:
+        starts = segments * length + rng.integers(0, length - seglen + 1, size=num_segments)
+    return ((starts[:, None] + np.arange(seglen)).reshape(-1) % num_frames).astype(np.int64)
+
+
+def dense_indices(
+    num_frames: int,
+    clip_len: int,
+    interval: int = 1,
+    rng: Generator | None = None,
+    phase: float = 0.5,
+) -> Indices:
+    """One window of T frames, every `interval`-th: -> (T,).
+
+    It starts at random in training, otherwise at `phase` of the room there is. Past the end the
+    last frame repeats.
+    """
+    room = max(num_frames - ((clip_len - 1) * interval + 1), 0)
+    start = int(room * phase) if rng is None else int(rng.integers(0, room + 1))
+    return _windows(np.array([start]), clip_len, interval, num_frames)
+
+
+def _windows(starts: NDArray, length: int, interval: int, num_frames: int) -> Indices:
+    """Frames start, start + interval, ... of each window, held inside the video."""
+    indices = starts[:, None] + interval * np.arange(length)  # (windows, length)
+    return np.clip(indices, 0, num_frames - 1).astype(np.int64).reshape(-1)
+
+
+@dataclass(frozen=True)
+class SegmentSampler:
+    """`segment_indices` for every clip of a data set; see there."""
+
+    num_segments: int
+    seglen: int = 1
+
+    def __call__(self, num_frames: int, rng: Generator | None, phase: float = 0.5) -> Indices:
+        """-> (S * seglen,)"""
+        return segment_indices(num_frames, self.num_segments, self.seglen, rng, phase)
+
+
+@dataclass(frozen=True)
+class BookSampler:
+    """`book_indices` for every clip of a data set; it knows a single clip of a video only."""
+
+    num_segments: int
+    seglen: int = 1
+
+    def __call__(self, num_frames: int, rng: Generator | None, phase: float = 0.5) -> Indices:
+        """-> (S * seglen,)"""
+        if phase != 0.5:
+            raise ValueError("the book's sampling has no second clip: use sampling = 'segments'")
+        return book_indices(num_frames, self.num_segments, self.seglen, rng)
+
+
+@dataclass(frozen=True)
+class DenseSampler:
+    """`dense_indices` for every clip of a data set; see there."""
+
+    clip_len: int
+    interval: int = 1
+
+    def __call__(self, num_frames: int, rng: Generator | None, phase: float = 0.5) -> Indices:
+        """-> (T,)"""
+        return dense_indices(num_frames, self.clip_len, self.interval, rng, phase)
+
+
+Sampler = SegmentSampler | BookSampler | DenseSampler

@@ -1,0 +1,83 @@
+"""Metrics: logits and labels -> accuracies, confusion matrix, per-class table."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
+
+from paddlevid.data.loader import Batch
+
+
+def score_views(model: Callable[[paddle.Tensor], paddle.Tensor], batch: Batch) -> paddle.Tensor:
+    """The logits of a batch, averaged over the views of each clip: -> (N, K).
+
+    One view of each clip is in memory at a time.
+    """
+    views = [
+        model(paddle.to_tensor(batch.clips[view :: batch.num_views]))
+        for view in range(batch.num_views)
+    ]
+    return paddle.stack(views).mean(axis=0)
+
+
+def num_hits(logits: NDArray, labels: NDArray, k: int) -> int:
+    """How many labels are among their clip's k highest logits (all, where K < k)."""
+    own = np.take_along_axis(logits, labels[:, None], axis=1)  # (N, 1)
+    return int(((logits > own).sum(axis=1) < k).sum())
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network said of a list of clips."""
+
+    logits: NDArray[np.float32]  # (N, K)
+    labels: NDArray[np.int64]  # (N,)
+    indices: NDArray[np.int64]  # (N,), in the list
+    loss: float
+    num_bad: int = 0  # clips that could not be read, in no figure below
+
+    def top_k(self, k: int) -> float:
+        """Share of clips whose label is among the k highest."""
+        return num_hits(self.logits, self.labels, k) / len(self.labels)
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """(K, K) counts: a row for each label, a column for each prediction."""
+        predictions = self.logits.argmax(axis=1)
+        classes = np.arange(self.logits.shape[1])
+        return confusion_matrix(self.labels, predictions, labels=classes)
+
+    @property
+    def class_accuracies(self) -> NDArray[np.float64]:
+        """(K,) share of each class's clips that are right; nan where it has none."""
+        counts = self.confusion.sum(axis=1)
+        return np.where(counts > 0, np.diag(self.confusion) / np.maximum(counts, 1), np.nan)
+
+    def summary(self) -> dict[str, float | int]:
+        """The figures of metrics.json."""
+        return {
+            "top1": self.top_k(1),
+            "top5": self.top_k(5),
+            "mean_class_accuracy": float(np.nanmean(self.class_accuracies)),
+            "loss": self.loss,
+            "num_clips": len(self.labels),
+            "num_bad": self.num_bad,
+        }
+
+    def class_table(self, classes: Sequence[str]) -> list[dict[str, object]]:
+        """A row for each class: its clips, accuracy, and what it is most often taken for."""
+        rows = []
+        for label, (name, counts) in enumerate(zip(classes, self.confusion, strict=True)):
+            others = np.where(np.arange(len(counts)) == label, 0, counts)
+            rows.append(
+                {
+                    "class": name,
+                    "clips": int(counts.sum()),
+                    "accuracy": round(float(self.class_accuracies[label]), 4),
+                    "taken_for": classes[int(others.argmax())] if others.any() else "",
+                }
+            )
+        return rows

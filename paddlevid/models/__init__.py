@@ -1,0 +1,50 @@
+"""The networks: a name and plain arguments -> a paddle Layer, (N, C, T, H, W) -> (N, K) logits."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+
+from paddle import nn
+
+from paddlevid.models.tsn import TSN, tsn_r18, tsn_r34, tsn_r50, tsn_r101, tsn_r152
+
+__all__ = ["MODELS", "TSN", "create_model", "list_models"]
+
+MODELS: dict[str, Callable[..., nn.Layer]] = {
+    "tsn_r18": tsn_r18,
+    "tsn_r34": tsn_r34,
+    "tsn_r50": tsn_r50,
+    "tsn_r101": tsn_r101,
+    "tsn_r152": tsn_r152,
+}
+
+_CLASSES = {name: TSN for name in MODELS}
+
+
+def list_models() -> list[str]:
+    """All names that create_model knows."""
+    return list(MODELS)
+
+
+def create_model(name: str, *, num_classes: int, **arguments: object) -> nn.Layer:
+    """A network with fresh weights.
+
+    Args:
+        num_classes: K.
+        arguments: of the network, plain numbers and texts; see its class.
+
+    Raises ValueError for an unknown name or argument, naming the nearest ones.
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=3) or sorted(MODELS)
+        raise ValueError(f"unknown model {name!r}; did you mean {', '.join(near)}?")
+    known = [
+        parameter.name
+        for parameter in inspect.signature(_CLASSES[name]).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    for argument in arguments:
+        if argument not in known:
+            near = difflib.get_close_matches(argument, known, n=1) or known
+            raise ValueError(f"{name} has no argument {argument!r}; did you mean {near}?")
+    return MODELS[name](num_classes, **arguments)

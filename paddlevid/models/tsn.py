@@ -1,0 +1,123 @@
+"""TSN (Wang et al. 2016, arXiv:1608.00859): average what a 2-D network says of S sparse frames.
+
+Differs from the paper: ResNet (stride on the 3x3 convolution) in place of BN-Inception, RGB or a
+stack of flow fields but no fusion of the two streams, features averaged before the classifier
+(the same as averaging scores, as the classifier is linear), dropout 0.4, partial batch norm only
+on request.
+"""
+
+from paddle import Tensor, nn
+from paddle.vision.models.resnet import BasicBlock, BottleneckBlock, ResNet, model_urls
+
+_STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+
+
+class _NarrowResNet(ResNet):
+    """ResNet-18 or -34 that starts with `width` channels instead of 64."""
+
+    def __init__(self, depth: int, width: int) -> None:
+        super().__init__(BasicBlock, depth, num_classes=0, with_pool=False)
+        self.inplanes = width
+        self.conv1 = nn.Conv2D(3, width, kernel_size=7, stride=2, padding=3, bias_attr=False)
+        self.bn1 = nn.BatchNorm2D(width)
+        for stage, blocks in enumerate(_STAGES[depth]):
+            layer = self._make_layer(
+                BasicBlock, width * 2**stage, blocks, stride=1 if stage == 0 else 2
+            )
+            setattr(self, f"layer{stage + 1}", layer)
+
+
+class TSN(nn.Layer):
+    """Frames -> ResNet -> average over space and time -> dropout -> linear.
+
+    Args:
+        depth: of the ResNet: 18, 34, 50, 101 or 152.
+        num_classes: K.
+        dropout: before the classifier.
+        in_channels: C; 3 for RGB, 10 for five flow fields (x and y).
+        width: channels of the first stage, 64 as published; fewer only for depth 18 and 34.
+        partial_bn: train with the batch norms frozen, all but the first (section 3.3).
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        num_classes: int,
+        *,
+        dropout: float = 0.4,
+        in_channels: int = 3,
+        width: int = 64,
+        partial_bn: bool = False,
+    ) -> None:
+        super().__init__()
+        if width != 64 and depth not in _STAGES:
+            raise ValueError(f"width = {width} needs depth 18 or 34, not {depth}")
+        block = BasicBlock if depth in _STAGES else BottleneckBlock
+        if width == 64:
+            self.trunk = ResNet(block, depth, num_classes=0, with_pool=False)
+        else:
+            self.trunk = _NarrowResNet(depth, width)
+        if in_channels != 3:
+            self.trunk.conv1 = nn.Conv2D(
+                in_channels, width, kernel_size=7, stride=2, padding=3, bias_attr=False
+            )
+        self.depth = depth
+        self.partial_bn = partial_bn
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(8 * width * block.expansion, num_classes)
+        for layer in self.trunk.sublayers():
+            if isinstance(layer, nn.Conv2D):
+                nn.initializer.KaimingNormal()(layer.weight)
+        nn.initializer.Normal(0.0, 0.01)(self.fc.weight)
+        nn.initializer.Constant(0.0)(self.fc.bias)
+        if partial_bn:
+            for norm in self._frozen_norms():
+                norm.weight.stop_gradient = norm.bias.stop_gradient = True
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """(N, C, T, H, W) -> (N, K) logits, for any T, H and W"""
+        n, c, t, h, w = clip.shape
+        frames = clip.transpose([0, 2, 1, 3, 4]).reshape([n * t, c, h, w])
+        maps = self.trunk(frames)  # (N·T, D, h, w)
+        features = maps.mean(axis=[2, 3]).reshape([n, t, maps.shape[1]]).mean(axis=1)  # (N, D)
+        return self.fc(self.dropout(features))
+
+    def train(self) -> None:
+        """Training mode; with partial_bn the frozen batch norms stay in evaluation mode."""
+        super().train()
+        if self.partial_bn:
+            for norm in self._frozen_norms():
+                norm.eval()
+
+    def _frozen_norms(self) -> list[nn.BatchNorm2D]:
+        return [layer for layer in self.sublayers() if isinstance(layer, nn.BatchNorm2D)][1:]
+
+    @property
+    def imagenet_weights(self) -> tuple[str, str]:
+        """Address and MD5 sum of the weights that Paddle publishes for the trunk."""
+        return model_urls[f"resnet{self.depth}"]
+
+
+def tsn_r18(num_classes: int, **arguments: object) -> TSN:
+    """TSN on ResNet-18."""
+    return TSN(18, num_classes, **arguments)
+
+
+def tsn_r34(num_classes: int, **arguments: object) -> TSN:
+    """TSN on ResNet-34."""
+    return TSN(34, num_classes, **arguments)
+
+
+def tsn_r50(num_classes: int, **arguments: object) -> TSN:
+    """TSN on ResNet-50, the book's."""
+    return TSN(50, num_classes, **arguments)
+
+
+def tsn_r101(num_classes: int, **arguments: object) -> TSN:
+    """TSN on ResNet-101."""
+    return TSN(101, num_classes, **arguments)
+
+
+def tsn_r152(num_classes: int, **arguments: object) -> TSN:
+    """TSN on ResNet-152."""
+    return TSN(152, num_classes, **arguments)

@@ -1,0 +1,58 @@
+"""Process settings that must precede `import paddle`: every entry point calls `configure` first."""
+
+import contextlib
+import io
+import os
+import sys
+import warnings
+import zlib  # noqa: F401  paddle 2.6 breaks zlib, and PyAV with it, when it is imported before them
+from importlib import import_module
+from pathlib import Path
+
+import av  # noqa: F401
+import joblib
+
+
+def usable_cores() -> int:
+    """How many cores this process may use: affinity and container limits are respected."""
+    return joblib.cpu_count()
+
+
+def configure() -> None:
+    """Set the number of threads and MKL's kernels, where the user has not set them; import paddle.
+
+    Paddle takes one thread when OMP_NUM_THREADS is not set, and the MKL in its wheels picks slow
+    kernels on AMD processors unless MKL_DEBUG_CPU_TYPE says that they have AVX2. Together that is
+    a factor of about 4 on two cores.
+
+    Raises RuntimeError if paddle is imported already: then it is too late.
+    """
+    if "paddle" in sys.modules:
+        raise RuntimeError(
+            "paddlevid.runtime.configure() came after `import paddle`, where it has no effect: "
+            "call it first"
+        )
+    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
+    if is_amd_with_avx2(_cpu_description()):
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+    warnings.filterwarnings("ignore", "When training, we now always track global mean")
+    messages = io.StringIO()
+    try:  # paddle prints warnings about the number of threads and a missing ccache
+        with contextlib.redirect_stderr(messages), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import_module("paddle")
+    except BaseException:
+        sys.stderr.write(messages.getvalue())
+        raise
+
+
+def is_amd_with_avx2(cpuinfo: str) -> bool:
+    """Whether the text of /proc/cpuinfo describes an AMD processor with AVX2."""
+    return "AuthenticAMD" in cpuinfo and " avx2 " in cpuinfo.replace("\n", " ")
+
+
+def _cpu_description() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux: keep MKL's own choice
+        return ""

@@ -1,0 +1,389 @@
+"""Training: loaders, a network and an optimiser -> weights, checkpoints and figures in a folder."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import nn
+from tqdm import tqdm
+
+from paddlevid import plots
+from paddlevid.checkpoint import (
+    load_checkpoint,
+    load_optimizer_state,
+    optimizer_state,
+    save_checkpoint,
+)
+from paddlevid.dashboard import Dashboard
+from paddlevid.data.loader import Batch, Loader
+from paddlevid.metrics import Evaluation, num_hits, score_views
+from paddlevid.optim import Schedule, clip_gradients
+from paddlevid.weights import write_weights
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal, after its state was saved; args: the checkpoint."""
+
+
+@dataclass
+class StepResult:
+    """What a step saw before it changed the weights."""
+
+    loss: float = 0.0  # mean over the clips
+    hits1: int = 0
+    hits5: int = 0
+    num_clips: int = 0
+
+
+def train_step(
+    model: nn.Layer,
+    loss_fn: Callable,
+    optimizer: paddle.optimizer.Optimizer,
+    scaler: paddle.amp.GradScaler,
+    batches: Sequence[Batch],
+    clip_norm: float = 0.0,
+    clip_value: float = 0.0,
+) -> StepResult:
+    """One step on several batches whose gradients add up to those of one large batch.
+
+    Raises FloatingPointError, before the weights change, when the loss is not finite.
+    """
+    result = StepResult(num_clips=sum(len(batch.labels) for batch in batches))
+    for batch in batches:
+        labels = paddle.to_tensor(batch.labels)
+        with paddle.amp.auto_cast(enable=scaler.is_enable()):
+            logits = model(paddle.to_tensor(batch.clips))
+            loss = loss_fn(logits, labels) * (len(batch.labels) / result.num_clips)
+        scaler.scale(loss).backward()
+        result.loss += loss.item()  # waits for the device
+        scores = logits.detach().astype("float32").numpy()
+        result.hits1 += num_hits(scores, batch.labels, 1)
+        result.hits5 += num_hits(scores, batch.labels, 5)
+    if not np.isfinite(result.loss):
+        optimizer.clear_grad()
+        raise FloatingPointError(f"the loss became {result.loss}")
+    scaler.unscale_(optimizer)
+    clip_gradients(model.parameters(), clip_norm, clip_value)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.clear_grad()
+    return result
+
+
+def evaluate(
+    model: nn.Layer,
+    loader: Loader,
+    loss_fn: Callable,
+    *,
+    title: str = "evaluating",
+    stop: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Score all clips of a loader, averaging over the views of each.
+
+    Raises ValueError when none of them could be read. `stop` is called after each batch and may
+    raise to leave early.
+    """
+    model.eval()
+    logits, labels, indices = [], [], []
+    with paddle.no_grad():
+        for batch in tqdm(loader.batches(), title, len(loader), leave=False, **_bar()):
+            logits.append(score_views(model, batch).astype("float32").numpy())
+            labels.append(batch.labels)
+            indices.append(batch.indices)
+            stop()
+        if not labels:
+            raise ValueError("none of the clips could be read")
+        all_logits, all_labels = np.concatenate(logits), np.concatenate(labels)
+        loss = loss_fn(paddle.to_tensor(all_logits), paddle.to_tensor(all_labels)).item()
+    return Evaluation(all_logits, all_labels, np.concatenate(indices), loss, len(loader.bad))
+
+
+@dataclass
+class Progress:
+    """Where a run is; written to and read from its checkpoints."""
+
+    epoch: int = 0
+    batch: int = 0  # batches done of this epoch
+    step: int = 0  # optimiser steps done of the run
+    best: float = -1.0  # validation top-1
+    best_epoch: int = 0  # counted from 1; 0: none yet
+    waited: float = field(default=0.0, compare=False)  # seconds for data in this epoch
+    sums: dict[str, float] = field(default_factory=dict)  # of this epoch
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `fit` needs to know beside the things it works with."""
+
+    folder: Path  # of the run
+    epochs: int
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    clip_value: float = 0.0
+    amp: bool = False
+    early_stop: int = 0  # epochs without a better validation top-1; 0 = never
+    keep_checkpoints: int = 2
+    seed: int = 0
+    classes: Sequence[str] = ()
+    image_mean: Sequence[float] = (0.0, 0.0, 0.0)
+    image_std: Sequence[float] = (1.0, 1.0, 1.0)
+    config: dict = field(default_factory=dict)  # kept in checkpoints and on the dashboard
+
+
+def fit(
+    model: nn.Layer,
+    loss_fn: Callable,
+    optimizer: paddle.optimizer.Optimizer,
+    schedule: Schedule,
+    train_loader: Loader,
+    valid_loader: Loader | None,
+    settings: Settings,
+    resume: bool = False,
+) -> Progress:
+    """Train to the end of the last epoch, evaluating after each; -> where it ended.
+
+    Writes best.pdparams (highest validation top-1; without validation, the last epoch's),
+    checkpoints/, metrics.csv, vdl/ and bad_samples.txt into the run's folder. `resume` goes on
+    from the newest checkpoint there, with the same draws as an unbroken run.
+
+    Raises FloatingPointError naming the step when the loss is not finite; Interrupted, after
+    saving, on SIGINT or SIGTERM.
+    """
+    scaler = paddle.amp.GradScaler(enable=settings.amp)
+    progress = Progress()
+    if resume:
+        state, problems = load_checkpoint(settings.folder / "checkpoints")
+        for problem in problems:
+            print(f"skipped a checkpoint: {problem}")
+        model.set_state_dict(state["model"])
+        load_optimizer_state(optimizer, model, state["optimizer"])
+        if settings.amp:
+            scaler.load_state_dict(state["scaler"])
+        progress = Progress(**state["progress"])
+        print(f"resuming in epoch {progress.epoch + 1}, after step {progress.step}")
+
+    def save() -> Path:
+        state = {
+            "model": model.state_dict(),
+            "optimizer": optimizer_state(optimizer, model),
+            "scaler": scaler.state_dict(),
+            "progress": asdict(progress),
+            "config": settings.config,
+        }
+        folder = settings.folder / "checkpoints"
+        return save_checkpoint(folder, progress.step, state, settings.keep_checkpoints)
+
+    steps_per_epoch = -(-len(train_loader) // settings.accumulate)
+    dashboard = Dashboard(settings.folder, progress.step)
+    bar = tqdm(
+        total=steps_per_epoch * settings.epochs, initial=progress.step, unit="step", **_bar()
+    )
+    with _StopRequest() as stop, bar:
+        if not progress.step:
+            dashboard.log_settings(_flat(settings.config), ["loss", "top1"])
+        while progress.epoch < settings.epochs:
+            model.train()
+            bar.set_description(f"epoch {progress.epoch + 1}/{settings.epochs}")
+            batches = train_loader.batches(progress.epoch, progress.batch)
+            for group in _timed(_groups(batches, settings.accumulate), progress):
+                if not progress.step:
+                    clips = group[0].clips[:8]
+                    picture = plots.frame_grid(clips, settings.image_mean, settings.image_std)
+                    dashboard.log_image(0, "train", "input", picture)
+                rate = schedule(progress.epoch + progress.batch / len(train_loader))
+                optimizer.set_lr(rate)
+                paddle.seed(_step_seed(settings.seed, progress.step))
+                started = time.perf_counter()
+                try:
+                    result = train_step(
+                        model, loss_fn, optimizer, scaler, group,
+                        settings.clip_norm, settings.clip_value,
+                    )  # fmt: skip
+                except FloatingPointError as error:
+                    raise FloatingPointError(
+                        f"{error} in step {progress.step + 1} (epoch {progress.epoch + 1}): lower "
+                        "TRAIN.learning_rate, set TRAIN.clip_norm or TRAIN.warmup_epochs, or look "
+                        "for clips with odd values"
+                    ) from None
+                progress.step += 1
+                progress.batch = group[-1].number + 1
+                _count(progress, result, time.perf_counter() - started)
+                dashboard.log(
+                    progress.step,
+                    progress.epoch + 1,
+                    "train",
+                    loss=result.loss,
+                    top1=result.hits1 / result.num_clips,
+                    top5=result.hits5 / result.num_clips,
+                    learning_rate=rate,
+                )
+                bar.update()
+                bar.set_postfix(_figures(progress), refresh=False)
+                if stop.requested:
+                    raise Interrupted(save())
+            try:
+                _end_epoch(model, loss_fn, valid_loader, settings, progress, dashboard, stop)
+            except _Stopped:
+                raise Interrupted(save()) from None
+            _write_bad_samples(settings.folder, train_loader, valid_loader)
+            progress.epoch += 1
+            progress.batch, progress.waited, progress.sums = 0, 0.0, {}
+            save()
+            if settings.early_stop and progress.epoch - progress.best_epoch >= settings.early_stop:
+                tqdm.write(f"no better validation top-1 for {settings.early_stop} epochs: stopping")
+                break
+    dashboard.close()
+    return progress
+
+
+def _end_epoch(
+    model: nn.Layer,
+    loss_fn: Callable,
+    valid_loader: Loader | None,
+    settings: Settings,
+    progress: Progress,
+    dashboard: Dashboard,
+    stop: "_StopRequest",
+) -> None:
+    """Evaluate, log, and keep the weights if they are the best so far."""
+    epoch = progress.epoch + 1
+    figures = _figures(progress)
+    line = f"epoch {epoch:3d}  train loss {figures['loss']} top-1 {figures['top1']}"
+    best = valid_loader is None
+    if valid_loader is not None:
+        evaluation = evaluate(model, valid_loader, loss_fn, title="validating", stop=stop.check)
+        top1, top5 = evaluation.top_k(1), evaluation.top_k(5)
+        line += f" | val loss {evaluation.loss:.4f} top-1 {top1:.4f} top-5 {top5:.4f}"
+        line += f" of {len(evaluation.labels)} clips"
+        if evaluation.num_bad:
+            line += f" ({evaluation.num_bad} left out)"
+        dashboard.log(progress.step, epoch, "val", loss=evaluation.loss, top1=top1, top5=top5)
+        best = top1 > progress.best
+        if best:
+            progress.best = top1
+            figure = plots.confusion_figure(evaluation.confusion, settings.classes)
+            dashboard.log_image(progress.step, "val", "confusion", plots.to_array(figure))
+    if best:
+        progress.best_epoch = epoch
+        write_weights(settings.folder / "best.pdparams", model)
+        line += " *"
+    line += f" | {figures['clips/s']} clips/s, waited {figures['wait']} for data"
+    tqdm.write(line)
+    speed = progress.sums["clips"] / max(progress.sums["seconds"] + progress.waited, 1e-9)
+    share = progress.waited / max(progress.sums["seconds"] + progress.waited, 1e-9)
+    dashboard.log(progress.step, epoch, "train", clips_per_second=speed, data_wait=share)
+    if share > 0.3 and epoch == 1:
+        tqdm.write("  more than 30 % of the time goes into waiting: raise TRAIN.num_reader_threads")
+
+
+def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Batches in groups of `size`; the last may have fewer."""
+    while group := list(islice(batches, size)):
+        yield group
+
+
+def _timed(groups: Iterable[list[Batch]], progress: Progress) -> Iterator[list[Batch]]:
+    """The same groups; adds the seconds that each took to come to progress.waited."""
+    iterator = iter(groups)
+    while True:
+        started = time.perf_counter()
+        group = next(iterator, None)
+        progress.waited += time.perf_counter() - started
+        if group is None:
+            return
+        yield group
+
+
+def _count(progress: Progress, result: StepResult, seconds: float) -> None:
+    figures = {
+        "loss": result.loss * result.num_clips,
+        "hits1": result.hits1,
+        "clips": result.num_clips,
+        "seconds": seconds,
+    }
+    for name, value in figures.items():
+        progress.sums[name] = progress.sums.get(name, 0) + value
+
+
+def _figures(progress: Progress) -> dict[str, str]:
+    """The epoch so far, for the eye."""
+    sums = progress.sums
+    seconds = sums["seconds"] + progress.waited
+    return {
+        "loss": f"{sums['loss'] / sums['clips']:.4f}",
+        "top1": f"{sums['hits1'] / sums['clips']:.4f}",
+        "clips/s": f"{sums['clips'] / seconds:.1f}",
+        "wait": f"{progress.waited / seconds:.0%}",
+    }
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """The seed of a step's dropout; a resumed run draws the same."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+
+
+def _write_bad_samples(folder: Path, *loaders: Loader | None) -> None:
+    """bad_samples.txt: what could not be read, and why."""
+    reasons = [reason for loader in loaders if loader for reason in loader.bad.values()]
+    file = folder / "bad_samples.txt"
+    known = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    new = [reason for reason in dict.fromkeys(reasons) if reason not in known]
+    for reason in new:
+        tqdm.write(f"  left out: {reason}")
+    if new or not file.exists():
+        file.write_text("".join(f"{reason}\n" for reason in known + new), encoding="utf-8")
+
+
+def _flat(config: dict) -> dict[str, object]:
+    return {f"{name}.{key}": value for name, sec in config.items() for key, value in sec.items()}
+
+
+def _bar() -> dict[str, object]:
+    """tqdm's settings: on a screen lively, in a log file a line now and then."""
+    lively = sys.stderr.isatty()
+    return {"mininterval": 0.5 if lively else 60, "dynamic_ncols": lively}
+
+
+class _Stopped(Exception):
+    """Raised by _StopRequest.check."""
+
+
+class _StopRequest:
+    """While it is active, SIGINT and SIGTERM ask the loop to end after the step in progress.
+
+    A second signal acts as usual.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "_StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def check(self) -> None:
+        if self.requested:
+            raise _Stopped
+
+    def _handle(self, *_: object) -> None:
+        self.requested = True
+        self._restore()
+        tqdm.write("stopping after this step; once more to stop at once", file=sys.stderr)
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

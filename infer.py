@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from paddlevid import runtime
 from paddlevid.config import Config, ConfigError, ReaderConfig, load_config
+from paddlevid.flags import Parser, at_least
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Predict the classes of videos, or evaluate the network on a list.",
         epilog="Without INPUT and --split, the list that INFER.filelist names is predicted.",
     )
@@ -31,12 +32,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="evaluate this list of the config; writes metrics.json, per_class.csv and "
         "confusion_matrix.csv and .png beside the weights",
     )  # fmt: skip
-    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="classes shown (5)")
+    parser.add_argument(
+        "--top-k", type=at_least(1), default=5, metavar="K", help="classes shown (5)"
+    )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help=".jsonl or .csv for the predictions"
     )
     parser.add_argument(
-        "--num-clips", type=int, metavar="N", help="clips of a video to average, as num_clips=N"
+        "--num-clips",
+        type=at_least(1),
+        metavar="N",
+        help="average N clips of a video, as num_clips=N",
     )
     parser.add_argument(
         "--crops", type=int, choices=(1, 3, 10), help="crops of a clip to average, as crops=N"
@@ -51,8 +57,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("give either INPUT or --split")
     if args.split and args.output:
         parser.error("--output is for predictions; --split writes its files beside the weights")
-    if args.top_k < 1:
-        parser.error(f"--top-k {args.top_k}: needs at least 1")
     if args.output and args.output.suffix.lower() not in (".jsonl", ".json", ".csv"):
         parser.error(f"--output {args.output}: needs a name that ends in .jsonl or .csv")
     section = "TEST" if args.split == "train" else (args.split or "infer").upper()
@@ -131,10 +135,10 @@ def predict(args: argparse.Namespace, config: Config, model: object, classes: li
     rows, num_bad = [], 0
     with build.build_reader(config, reader, samples, labelled=False) as loader:
         results: Iterator[predictor.Prediction] = predictor.predict(model, loader)
-        for result in tqdm(results, "predicting", len(samples), leave=False):
+        for result in tqdm(results, "predicting", len(samples), leave=False, disable=None):
             if result.problem:
                 num_bad += 1
-                tqdm.write(f"{result.path}\n    cannot be read: {result.problem}")
+                tqdm.write(f"cannot be read: {result.problem}")
             else:
                 tqdm.write(describe(result, classes, args.top_k))
             rows.append(as_row(result, classes, args.top_k))
@@ -197,9 +201,9 @@ def write_rows(file: Path, rows: Sequence[dict]) -> None:
         writer.writerows(rows)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Infer; -> exit code."""
-    args = parse_args()
+    args = parse_args(argv)
     try:
         return infer(args)
     except (ValueError, OSError) as error:

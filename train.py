@@ -8,17 +8,18 @@ import yaml
 
 from paddlevid import runtime
 from paddlevid.config import Config, ConfigError, load_config
+from paddlevid.flags import Parser, at_least
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Train a video network.")
+    parser = Parser(description="Train a video network.")
     parser.add_argument("--config", required=True, type=Path, help=".txt or .yaml, see configs/")
     parser.add_argument(
         "-o", dest="overrides", metavar="SECTION.key=value", action="append", default=[],
         help="set one value of the config, e.g. -o TRAIN.batch_size=4; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--epoch", type=int, metavar="N", help="epochs, as -o TRAIN.epoch=N")
+    parser.add_argument("--epoch", type=at_least(1), metavar="N", help="as -o TRAIN.epoch=N")
     parser.add_argument(
         "--save_dir", type=Path, metavar="DIR", help="the run's folder (default: output/CONFIG)"
     )
@@ -32,7 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         choices=("true", "false"),
         help="as -o TRAIN.use_gpu=...: a GPU if there is one",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="as -o TRAIN.seed=N")
+    parser.add_argument("--seed", type=at_least(0), metavar="N", help="as -o TRAIN.seed=N")
     parser.add_argument(
         "--amp",
         action="store_true",
@@ -161,9 +162,9 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Train; -> exit code."""
-    args = parse_args()
+    args = parse_args(argv)
     try:
         return train(args)
     except (ValueError, OSError, FloatingPointError) as error:

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import joblib
@@ -11,11 +13,12 @@ from tqdm import tqdm
 
 from paddlevid.data.decode import VIDEO_SUFFIXES, DecodeError, is_video, limit_threads
 from paddlevid.data.frames import write_frames
+from paddlevid.flags import Parser, at_least
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Extract the frames of videos in class folders: SOURCE/<class>/<clip>.avi "
         "(or " + " ".join(VIDEO_SUFFIXES[1:]) + ") becomes TARGET/<class>/<clip>/00001.jpg and "
         "so on. Clips that are finished are skipped, so it can be interrupted and run again.",
@@ -24,16 +27,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("source", metavar="SOURCE", type=Path, help="folder of class folders")
     parser.add_argument("target", metavar="TARGET", type=Path, help="folder to write to")
     parser.add_argument("--quality", type=int, default=95, help="of the JPEG files, 0 to 100")
-    parser.add_argument("--short-side", type=int, metavar="N", help="resize to N pixels")
+    parser.add_argument("--short-side", type=at_least(1), metavar="N", help="resize to N pixels")
     parser.add_argument("--fps", type=float, metavar="N", help="keep at most N frames a second")
-    parser.add_argument("--workers", type=int, default=joblib.cpu_count(), help="processes to use")
+    parser.add_argument(
+        "--workers", type=at_least(1), default=joblib.cpu_count(), help="processes to use"
+    )
     args = parser.parse_args(argv)
     if not 0 <= args.quality <= 100:
         parser.error(f"--quality {args.quality}: needs 0 to 100")
-    for name in ("short_side", "fps", "workers"):
-        value = getattr(args, name)
-        if value is not None and value <= 0:
-            parser.error(f"--{name.replace('_', '-')} {value}: needs a number above 0")
+    if args.fps is not None and args.fps <= 0:
+        parser.error(f"--fps {args.fps:g}: needs a number above 0")
     return args
 
 
@@ -66,7 +69,9 @@ def claim(target: Path, options: dict[str, object]) -> None:
             "or remove it"
         )
     target.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(options) + "\n")
+    partial = note.with_suffix(".partial")
+    partial.write_text(json.dumps(options) + "\n")
+    os.replace(partial, note)
 
 
 def extract(video: Path, folder: Path, options: dict[str, object]) -> tuple[int, str]:
@@ -79,6 +84,13 @@ def extract(video: Path, folder: Path, options: dict[str, object]) -> tuple[int,
         return 0, str(error)
     except OSError as error:
         return 0, f"{video}: cannot write {folder}: {error.strerror or error}"
+    except Exception as error:  # whatever a library throws at a strange file
+        return 0, f"{video}: {type(error).__name__}: {error}"
+
+
+def is_extracted(folder: Path) -> bool:
+    """Whether a clip's folder has frames; it appears when all are there."""
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -91,7 +103,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"avi2jpg.py: {error}", file=sys.stderr)
         return 1
-    waiting = {v: args.target / c for v, c in videos.items() if not (args.target / c).is_dir()}
+    clips = {video: args.target / clip for video, clip in videos.items()}
+    waiting = {video: clip for video, clip in clips.items() if not is_extracted(clip)}
     jobs = [joblib.delayed(extract)(video, clip, options) for video, clip in waiting.items()]
     frames, problems = 0, []
     try:
@@ -104,6 +117,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("avi2jpg.py: stopped; run it again to extract the rest", file=sys.stderr)
         return 130
+    except BrokenProcessPool:
+        print(
+            "avi2jpg.py: a process died, of a damaged video or for want of memory: "
+            "data_tools/check_videos.py finds such videos; run it again to extract the rest",
+            file=sys.stderr,
+        )
+        return 1
     done = len(jobs) - len(problems)
     print(
         f"{args.target}: {done} videos extracted ({frames} frames), "

@@ -7,15 +7,13 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import NoReturn
 
+import joblib
 import numpy as np
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without an installation
 
 from paddlevid.data.dataset import Item, ListError, Sample, read_list
 from paddlevid.data.decode import (
@@ -29,6 +27,7 @@ from paddlevid.data.decode import (
     natural_key,
 )
 from paddlevid.data.loader import Loader
+from paddlevid.flags import Parser, at_least
 
 FRAMES_AT_ONCE = 64  # of a .pkl or a folder of frames, held in memory
 
@@ -56,6 +55,7 @@ class Inspections:
     samples: Sequence[Sample]
 
     def __len__(self) -> int:
+        """Number of clips."""
         return len(self.samples)
 
     def fetch(self, index: int, epoch: int = 0) -> Item:
@@ -101,18 +101,21 @@ def find_samples(folder: Path) -> tuple[list[Sample], list[str]]:
         names = sorted((f for f in files if not f.startswith(".")), key=natural_key)
         clips = [path for path in (Path(place, name) for name in names) if _is_clip_file(path)]
         paths += clips or ([Path(place)] if frame_files(Path(place)) else [])
-    places = [path.relative_to(folder).parts for path in paths]
-    if not all(len(parts) == 2 for parts in places):
+    if not all(len(path.relative_to(folder).parts) == 2 for path in paths):
         return [Sample(path) for path in paths], []
-    names = sorted({parts[0] for parts in places}, key=natural_key)
-    if (folder / "classes.txt").exists():
-        found = set(names)
-        names = (folder / "classes.txt").read_text(encoding="utf-8-sig").split("\n")
-        names = [name.strip() for name in names if name.strip()]
+    names = sorted((f.name for f in folder.iterdir() if _is_class(f)), key=natural_key)
+    note = folder / "classes.txt"
+    if note.exists():
+        found = {path.parent.name for path in paths}
+        names = [line.strip() for line in note.read_text(encoding="utf-8-sig").splitlines()]
         if not found <= set(names):
-            raise ListError(f"{folder / 'classes.txt'} lacks {min(found - set(names))!r}")
+            raise ListError(f"{note} lacks the class folder {min(found - set(names))!r}")
     labels = [None if p.suffix.lower() == ".pkl" else names.index(p.parent.name) for p in paths]
     return [Sample(path, label) for path, label in zip(paths, labels, strict=True)], names
+
+
+def _is_class(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
 
 
 def _is_clip_file(path: Path) -> bool:
@@ -132,16 +135,17 @@ def write_csv(file: Path, reports: Sequence[VideoReport]) -> None:
 
 def clean_list(samples: Sequence[Sample], reports: Sequence[VideoReport], folder: Path) -> str:
     """The lines of a list file in this folder, without the bad samples."""
-    lines = []
-    for sample, report in zip(samples, reports, strict=True):
-        if not report.problem:
-            path = sample.path.resolve()
-            try:
-                path = Path(os.path.relpath(path, folder))
-            except ValueError:  # on another drive of Windows
-                pass
-            lines.append(path.as_posix() + ("" if sample.label is None else f" {sample.label}"))
-    return "".join(f"{line}\n" for line in lines)
+    good = [sample for sample, report in zip(samples, reports, strict=True) if not report.problem]
+    labels = ["" if sample.label is None else f" {sample.label}" for sample in good]
+    paths = [_relative(sample.path, folder) for sample in good]
+    return "".join(f"{path}{label}\n" for path, label in zip(paths, labels, strict=True))
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return path.as_posix()
 
 
 def print_summary(reports: Sequence[VideoReport]) -> None:
@@ -178,6 +182,7 @@ def check(source: Path, output: Path | None, workers: int, timeout: float) -> bo
         samples, classes = find_samples(source)
     else:
         samples, classes = read_list(source), []
+        samples = [replace(sample, path=sample.path.resolve()) for sample in samples]
     if not samples:
         raise ListError(f"{source} holds no videos, .pkl clips or folders of frames")
     output = (output or source.parent / f"{source.name}_check").resolve()
@@ -187,40 +192,26 @@ def check(source: Path, output: Path | None, workers: int, timeout: float) -> bo
     clean = clean_list(samples, reports, output)
     with tempfile.TemporaryDirectory(dir=output, prefix=".") as folder:  # all whole, or none
         write_csv(Path(folder, "videos.csv"), reports)
-        Path(folder, "clean.list").write_text(clean, encoding="utf-8")
+        if clean:
+            Path(folder, "clean.list").write_text(clean, encoding="utf-8")
+        else:
+            (output / "clean.list").unlink(missing_ok=True)  # of an earlier run
         if classes:
             Path(folder, "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
         elif source.is_file() and source.with_name("classes.txt").exists():
             shutil.copyfile(source.with_name("classes.txt"), Path(folder, "classes.txt"))
         for file in Path(folder).iterdir():
             os.replace(file, output / file.name)
-    print(f"{output}: videos.csv, clean.list")
+    print(f"{output}: videos.csv, {'clean.list' if clean else 'no clean.list: no clip is good'}")
     return not any(report.problem for report in reports)
 
 
 # --- the tool -------------------------------------------------------------------------------------
 
 
-def _at_least(low: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        if not text.isdecimal() or int(text) < low:
-            raise argparse.ArgumentTypeError(f"needs a whole number from {low} up, not {text!r}")
-        return int(text)
-
-    return whole_number
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Print one line, without the usage."""
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
-    pinned = hasattr(os, "sched_getaffinity")  # Linux only
-    cores = len(os.sched_getaffinity(0)) if pinned else os.cpu_count() or 1
-    parser = _Parser(
+    parser = Parser(
         description="Decode every frame of every clip and say what is wrong. Writes videos.csv (a "
         "line for each clip) and clean.list (the good ones; with labels for a list that has them, "
         "and for a folder whose clips all are FOLDER/<class>/<clip>; classes.txt is beside it).",
@@ -240,13 +231,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--workers",
-        type=_at_least(1),
-        default=cores,
+        type=at_least(1),
+        default=joblib.cpu_count(),
         help="processes to use (default: %(default)s)",
     )
     parser.add_argument(
         "--timeout",
-        type=_at_least(1),
+        type=at_least(1),
         default=600,
         metavar="SECONDS",
         help="a clip that takes longer is bad (default: %(default)s)",
@@ -257,9 +248,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Check what the command line names: -> the exit code"""
-    args = parse_args()
+    args = parse_args(argv)
     try:
         return 0 if check(**vars(args)) else 1
     except ListError as error:

@@ -6,18 +6,16 @@ import os
 import re
 import sys
 import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import joblib
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without an installation
 
 from paddlevid import plots
 from paddlevid.data.decode import (
@@ -29,10 +27,20 @@ from paddlevid.data.decode import (
     natural_key,
     read_pickled_clip,
 )
-
-SIDES = ("train", "val", "test")
-TRAIN, VAL, TEST = range(3)
-UNUSED = -1
+from paddlevid.data.split import (
+    SIDES,
+    TEST,
+    TRAIN,
+    UNUSED,
+    VAL,
+    read_hmdb51,
+    read_lines,
+    read_ucf101,
+    read_ucf101_classes,
+    source_video,
+    split_groups,
+)
+from paddlevid.flags import Parser, at_least
 
 PUBLISHED = {  # clips for training and testing, of split 1, 2, 3
     "hmdb51": ((3570, 1530), (3570, 1530), (3570, 1530)),
@@ -48,142 +56,10 @@ class Clip(NamedTuple):
     num_frames: int
 
 
-# --- splitting ------------------------------------------------------------------------------------
-
-
-def source_video(clip_name: str, class_name: str) -> str:
-    """What the clips cut from one source video have in common, and no other clips.
-
-    UCF101 numbers its groups in each class anew; a film of HMDB51 may occur in several classes.
-    Other names say nothing about their source, so such a clip is its own.
-    """
-    ucf101 = re.fullmatch(r"v_.+_(g\d+)_c\d+", clip_name, re.IGNORECASE)
-    if ucf101:
-        return f"{class_name}/{ucf101[1]}".lower()
-    action = re.escape(class_name)
-    hmdb51 = re.fullmatch(rf"(.+)_{action}_(.+_)?np\d+_.+", clip_name, re.IGNORECASE)
-    return hmdb51[1].lower() if hmdb51 else f"{class_name}/{clip_name}"
-
-
-def split_groups(
-    labels: Sequence[int], groups: Sequence[str], shares: Sequence[float], seed: int
-) -> NDArray[np.int64]:
-    """The side of each clip, 0 .. S - 1: (N,) labels, (N,) groups, (S,) shares -> (N,)
-
-    A group is on one side only, in all classes. Within that, each class comes near to the shares
-    and has a clip on every side that has a share, if it has groups enough; otherwise side 0 comes
-    first, then the last side. The order of the clips is of no influence.
-    """
-    wanted_shares = np.asarray(shares, np.float64) / sum(shares)
-    fill_order = [side for side in (0, *range(len(shares) - 1, 0, -1)) if shares[side] > 0]
-    members: dict[str, Counter[int]] = defaultdict(Counter)  # group -> its clips in each class
-    for label, group in zip(labels, groups, strict=True):
-        members[group][label] += 1
-    sizes = Counter(labels)
-    wanted = {label: wanted_shares * size for label, size in sizes.items()}  # (S,) clips to come
-    empty = {label: fill_order.copy() for label in sizes}  # sides without a clip
-    groups_left = Counter(label for counts in members.values() for label in counts)
-
-    chosen = {}
-    for group in _hard_ones_first(members, seed):
-        counts = sorted(members[group].items())
-        urgent = [  # sides that the last groups of a class have to fill
-            set(empty[label][: groups_left[label]])
-            for label, _ in counts
-            if groups_left[label] <= len(empty[label])
-        ]
-        allowed = set.intersection(*urgent) or set.union(*urgent) if urgent else set(fill_order)
-        # the side on which the group lowers the squared error of its classes' shares most
-        gain = sum(count / sizes[label] ** 2 * wanted[label] for label, count in counts)  # (S,)
-        side = max((side for side in fill_order if side in allowed), key=lambda side: gain[side])
-        chosen[group] = side
-        for label, count in counts:
-            wanted[label][side] -= count
-            groups_left[label] -= 1
-            if side in empty[label]:
-                empty[label].remove(side)
-    return np.array([chosen[group] for group in groups], np.int64)
-
-
-def _hard_ones_first(members: dict[str, Counter[int]], seed: int) -> list[str]:
-    """Groups of several classes, then the others; large before small; alike ones in any order."""
-    first_labels: dict[int, list[str]] = defaultdict(list)
-    for group in sorted(members):
-        first_labels[min(members[group])].append(group)
-    places = {
-        group: place
-        for label, of_label in first_labels.items()
-        for group, place in zip(
-            of_label, np.random.default_rng([seed, label]).permutation(len(of_label)), strict=True
-        )
-    }
-
-    def key(group: str) -> tuple[bool, int, int, int]:
-        counts = members[group]
-        return len(counts) == 1, -counts.total().bit_length(), min(counts), places[group]
-
-    return sorted(members, key=key)
-
-
-# --- official splits ------------------------------------------------------------------------------
-
-# (class, clip name) in lower case -> (name to show, side)
-Official = dict[tuple[str, str], tuple[str, int]]
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no {file}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def read_hmdb51(folder: Path, number: int, classes: Sequence[str]) -> Official:
-    """The official split with this number, from <class>_test_split<number>.txt.
-
-    Raises ValueError when one of the classes has no file, or a line is not `clip.avi 0|1|2`.
-    """
-    end = f"_test_split{number}.txt"
-    files = {file.name.removesuffix(end): file for file in sorted(folder.glob(f"*{end}"))}
-    known = {name.lower() for name in files}
-    for name in classes:
-        if name.lower() not in known:
-            raise ValueError(f"there is no {folder / (name + end)}, the official file of {name!r}")
-    official: Official = {}
-    for class_name, file in files.items():
-        for line in _lines(file):
-            match = re.fullmatch(r"(.+\S)\s+([012])", line)
-            if not match:
-                raise ValueError(f"{file}: needs lines `clip.avi 0|1|2`, got {line!r}")
-            key = class_name.lower(), Path(match[1]).stem.lower()
-            official[key] = f"{class_name}/{match[1]}", (UNUSED, TRAIN, TEST)[int(match[2])]
-    return official
-
-
-def read_ucf101(folder: Path, number: int) -> tuple[list[str], Official]:
-    """The class names and the split with this number: classInd, trainlist0N, testlist0N.
-
-    Raises ValueError when a file is missing, or has other lines than the published one.
-    """
-    index = folder / "classInd.txt"
-    lines = [line.split() for line in _lines(index)]
-    if [line[0] for line in lines if len(line) == 2] != [str(n + 1) for n in range(len(lines))]:
-        raise ValueError(f"{index}: needs lines `1 ApplyEyeMakeup`, numbered from 1")
-    known = {name.lower() for _, name in lines}
-    official: Official = {}
-    for file, side in ((f"trainlist0{number}.txt", TRAIN), (f"testlist0{number}.txt", TEST)):
-        for line in _lines(folder / file):
-            match = re.fullmatch(r"([^/]+)/(\S+)(\s+\d+)?", line)
-            if not match:
-                raise ValueError(f"{folder / file}: needs lines `Class/clip.avi`, got {line!r}")
-            if match[1].lower() not in known:
-                raise ValueError(f"{folder / file}: {index.name} has no class {match[1]!r}")
-            key = match[1].lower(), Path(match[2]).stem.lower()
-            official[key] = f"{match[1]}/{match[2]}", side
-    return [name for _, name in lines], official
+def split_clips(clips: Sequence[Clip], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
+    """The side of each clip; those of one source video are on one side: -> (N,)"""
+    groups = [source_video(_clip_name(clip.path), clip.path.parent.name) for clip in clips]
+    return split_groups([clip.label for clip in clips], groups, shares, seed)
 
 
 # --- the source folder ----------------------------------------------------------------------------
@@ -206,8 +82,8 @@ def find_clips(source: Path, target: Path) -> dict[str, list[Path]]:
     if len(empty) == len(clips):
         raise ValueError(f"the class folders of {source} have no clips: {_some(empty)}")
     if empty:
-        print(f"warning: left out, as they have no clips: {_some(empty)}")
-    return {name: paths for name, paths in clips.items() if paths}
+        print(f"warning: classes without a clip, which keep their labels: {_some(empty)}")
+    return clips
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -227,15 +103,15 @@ def _clip_name(path: Path) -> str:
     return path.name if path.is_dir() else path.stem
 
 
-def class_names(source: Path, folders: Sequence[str]) -> list[str]:
+def class_names(source: Path, folders: dict[str, list[Path]]) -> list[str]:
     """The classes in the order of their labels: that of SOURCE/classes.txt, or the natural one.
 
     Raises ValueError when classes.txt lacks a folder or has a name twice.
     """
     file = source / "classes.txt"
-    names = _lines(file) if file.exists() else list(folders)
-    for name in folders:
-        if name not in names:
+    names = read_lines(file) if file.exists() else list(folders)
+    for name, paths in folders.items():
+        if paths and name not in names:
             raise ValueError(f"{file} lacks the class folder {name!r}: correct it, or delete it")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"{file} has {twice[0]!r} twice: the line number is the label")
@@ -263,10 +139,9 @@ def read_clips(
     """
     jobs = (joblib.delayed(inspect_clip)(path) for path in labels)
     found: Iterator = joblib.Parallel(min(workers, len(labels)), return_as="generator")(jobs)
+    inspected = list(tqdm(found, total=len(labels), unit="clip"))
     clips, bad = [], {}
-    for path, (num_frames, inside, problem) in zip(
-        labels, tqdm(found, total=len(labels), unit="clip"), strict=True
-    ):
+    for path, (num_frames, inside, problem) in zip(labels, inspected, strict=True):
         if problem:
             bad[path] = problem
         elif inside not in (None, labels[path]):
@@ -327,8 +202,10 @@ def _count(clips: Sequence[Clip], sides: NDArray[np.int64], num_classes: int) ->
     return table
 
 
-def print_table(clips: Sequence[Clip], sides: NDArray[np.int64], classes: Sequence[str]) -> None:
-    """Print the clips of each class on each side, and how many frames they have."""
+def print_table(
+    clips: Sequence[Clip], sides: NDArray[np.int64], classes: Sequence[str], due: Sequence[bool]
+) -> None:
+    """Print the clips of each class on each side, what is due but lacking, and frames per clip."""
     print("label   train     val    test     all   class")
     table = _count(clips, sides, len(classes))
     for label, (counts, name) in enumerate(zip(table.tolist(), classes, strict=True)):
@@ -336,6 +213,10 @@ def print_table(clips: Sequence[Clip], sides: NDArray[np.int64], classes: Sequen
             print(f"{label:5}", *(f"{n:7}" for n in (*counts, sum(counts))), f"  {name}")
     total = table.sum(axis=0).tolist()
     print(" " * 5, *(f"{n:7}" for n in (*total, sum(total))), "  all classes")
+    for side, name in enumerate(SIDES):
+        lacking = [classes[k] for k in np.flatnonzero(table.any(axis=1) & (table[:, side] == 0))]
+        if lacking and due[side]:
+            print(f"{name}.list has no clips of {_some(lacking)}: too few clips or source videos")
     lengths = [clip.num_frames for clip in clips]
     print(f"frames per clip: {min(lengths)} to {max(lengths)}, median {np.median(lengths):g}")
 
@@ -359,12 +240,16 @@ Split = tuple[float, float, float] | tuple[str, int]  # percentages, or an offic
 
 
 def match_official(
-    folders: dict[str, list[Path]], official: Official, name: str, number: int
+    folders: dict[str, list[Path]], name: str, number: int, split_dir: Path
 ) -> tuple[dict[Path, int], bool]:
     """The official side of the clips that have one, and whether all official clips are there.
 
-    Prints what is missing and what is left out.
+    Prints what is missing and what is left out. Raises ValueError when no clip has a side.
     """
+    if name == "ucf101":
+        official = read_ucf101(split_dir, number)
+    else:
+        official = read_hmdb51(split_dir, number, list(folders))
     keys = {
         path: (folder.lower(), _clip_name(path).lower())
         for folder, paths in folders.items()
@@ -378,19 +263,19 @@ def match_official(
     named = Counter(side for _, side in official.values())
     here = Counter(found.values())
     print(f"{name + ', split ' + str(number):20}   train    test")
-    for title, (train, test) in (
-        ("published", PUBLISHED[name][number - 1]),
-        ("in the split's files", (named[TRAIN], named[TEST])),
-        ("found", (here[TRAIN], here[TEST])),
-    ):
-        print(f"{title:20} {train:7} {test:7}")
+    print("published            {:7} {:7}".format(*PUBLISHED[name][number - 1]))
+    print(f"in the split's files {named[TRAIN]:7} {named[TEST]:7}")
+    print(f"in SOURCE            {here[TRAIN]:7} {here[TEST]:7}")
     if missing:
         print(f"{len(missing)} official clips are not in SOURCE: {_some(missing, 3)}")
     if here[UNUSED]:
         print(f"{here[UNUSED]} clips left out: this split does not use them")
     if unnamed := [path.name for path in keys if path not in found]:
         print(f"{len(unnamed)} clips left out: no official file names {_some(unnamed, 3)}")
-    return {path: side for path, side in found.items() if side != UNUSED}, not missing
+    sides = {path: side for path, side in found.items() if side != UNUSED}
+    if not sides:
+        raise ValueError(f"no clip of SOURCE is in {name}, split {number}")
+    return sides, not missing
 
 
 def make_lists(
@@ -409,30 +294,22 @@ def make_lists(
     """
     source, target = source.resolve(), target.resolve()
     folders = find_clips(source, target)
-    classes = class_names(source, list(folders))
-    label_of = {folder: classes.index(folder) for folder in folders}
-    official_sides: dict[Path, int] = {}
-    complete = True
+    is_pickled = any(path.suffix.lower() == ".pkl" for paths in folders.values() for path in paths)
+    if split[0] == "ucf101" and not is_pickled:
+        classes = read_ucf101_classes(split_dir)
+        numbers = {name.lower(): label for label, name in enumerate(classes)}
+    else:
+        classes = class_names(source, folders)
+        numbers = {name: label for label, name in enumerate(classes)}
+    official_sides, complete = None, True
     if isinstance(split[0], str):
-        name, number = split
-        if name == "ucf101":
-            names, official = read_ucf101(split_dir, number)
-            if next(iter(folders.values()))[0].suffix.lower() != ".pkl":
-                classes = names
-                numbers = {name.lower(): label for label, name in enumerate(names)}
-                label_of = {folder: numbers.get(folder.lower(), -1) for folder in folders}
-        else:
-            official = read_hmdb51(split_dir, number, list(folders))
-        official_sides, complete = match_official(folders, official, name, number)
-        if not official_sides:
-            raise ValueError(f"none of the clips of {source} is in {split[0]} split {split[1]}")
+        official_sides, complete = match_official(folders, *split, split_dir)
     labels = {
-        path: label_of[folder]
-        for folder, paths in folders.items()
+        path: numbers[name] if name in numbers else numbers[name.lower()]
+        for name, paths in folders.items()
         for path in paths
-        if path in official_sides or not official_sides
+        if official_sides is None or path in official_sides
     }
-
     target.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=target).close()  # a read-only folder is found before the reading
     clips, bad = read_clips(labels, classes, workers)
@@ -440,28 +317,17 @@ def make_lists(
     if not clips:
         raise ValueError(f"none of the {len(bad)} clips can be read, so no list is written")
     clips.sort(key=lambda clip: clip.label)
-    clip_labels = np.array([clip.label for clip in clips])
-    groups = np.array([source_video(_clip_name(c.path), c.path.parent.name) for c in clips])
-    if official_sides:
-        sides = np.array([official_sides[clip.path] for clip in clips])
-        train = np.flatnonzero(sides == TRAIN)
-        shares = (100 - val_share, val_share)
-        sides[train] = split_groups(
-            clip_labels[train].tolist(), groups[train].tolist(), shares, seed
-        )
-        expected = (TRAIN, TEST, *([VAL] if val_share else []))
+    if official_sides is None:
+        sides, due = split_clips(clips, split, seed), [share > 0 for share in split]
     else:
-        sides = split_groups(clip_labels.tolist(), groups.tolist(), split, seed)
-        expected = [side for side in range(len(SIDES)) if split[side] > 0]
-
+        sides, due = np.array([official_sides[clip.path] for clip in clips]), [True] * len(SIDES)
+        train = np.flatnonzero(sides == TRAIN)
+        shares = (100 - val_share, val_share)  # sides 0 and 1 are TRAIN and VAL
+        sides[train] = split_clips([clips[index] for index in train], shares, seed)
+        due[VAL] = val_share > 0
     write_lists(target, clips, sides, classes)
-    print_table(clips, sides, classes)
-    table = _count(clips, sides, len(classes))
-    for side in expected:
-        lacking = [classes[k] for k in np.flatnonzero(table.any(axis=1) & (table[:, side] == 0))]
-        if lacking:
-            print(f"no clips in {SIDES[side]}.list of {_some(lacking)}: too few source videos")
-    print(f"{target}: {len(clips)} clips of {len(set(clip_labels.tolist()))} classes")
+    print_table(clips, sides, classes, due)
+    print(f"{target}: {len(clips)} clips in the lists")
     return complete and not bad
 
 
@@ -491,26 +357,9 @@ def _share(text: str) -> float:
     return share
 
 
-def _at_least(low: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        if not text.isdecimal() or int(text) < low:
-            raise argparse.ArgumentTypeError(f"needs a whole number from {low} up, not {text!r}")
-        return int(text)
-
-    return whole_number
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Print one line, without the usage."""
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
-    pinned = hasattr(os, "sched_getaffinity")  # Linux only
-    cores = len(os.sched_getaffinity(0)) if pinned else os.cpu_count() or 1
-    parser = _Parser(
+    parser = Parser(
         description="Write train.list, val.list, test.list, classes.txt and clips.png (clips of "
         "each class, frames of a clip) into TARGET. A list has the path of a .pkl a line, or "
         "`path label`; paths are relative to TARGET. Clips of one source video (UCF101's "
@@ -548,8 +397,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=10.0,
         help="percentage of an official split's training clips that go to val.list; 0 = none do",
     )
-    parser.add_argument("--seed", type=_at_least(0), default=0, help="seed of the split")
-    parser.add_argument("--workers", type=_at_least(1), default=cores, help="processes to use")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="seed of the split")
+    parser.add_argument(
+        "--workers", type=at_least(1), default=joblib.cpu_count(), help="processes to use"
+    )
     args = parser.parse_args(argv)
     args.split_dir = getattr(args, "split_dir", None)
     is_official = isinstance(args.split[0], str)
@@ -564,9 +415,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Make the lists that the command line asks for: -> the exit code"""
-    args = parse_args()
+    args = parse_args(argv)
     try:
         return 0 if make_lists(**vars(args)) else 1
     except BrokenProcessPool:

@@ -12,13 +12,14 @@ import numpy as np
 from tqdm import tqdm
 
 from paddlevid.data.decode import frame_files, natural_key
+from paddlevid.flags import Parser, at_least
 
 BOOK_SUFFIX = "_jpg"  # of the book's class folders
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Pack the frames that avi2jpg.py extracted: SOURCE/<class>/<clip>/00001.jpg "
         "... becomes TARGET/<class>/<clip>.pkl, the pickled tuple (clip name, label, frames). "
         "Reads the book's folders (<class>_jpg/<clip>/<clip>_1.jpg) as well. Labels count the "
@@ -35,11 +36,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--label-dir", type=Path, metavar="FILE", help="labels of the book's label_dir.npy"
     )
-    parser.add_argument("--workers", type=int, default=joblib.cpu_count(), help="processes to use")
-    args = parser.parse_args(argv)
-    if args.workers <= 0:
-        parser.error(f"--workers {args.workers}: needs a number above 0")
-    return args
+    parser.add_argument(
+        "--workers", type=at_least(1), default=joblib.cpu_count(), help="processes to use"
+    )
+    return parser.parse_args(argv)
 
 
 class _Array:
@@ -142,7 +142,9 @@ def start(target: Path, classes: list[str], embed: bool) -> None:
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != wanted:
         for old in target.glob("*/*.pkl"):
             old.unlink()
-    note.write_text(json.dumps(wanted, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial = note.with_suffix(".partial")
+    partial.write_text(json.dumps(wanted, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, note)
     names = "".join(f"{name}\n" for name in classes)
     (target / "classes.txt").write_text(names, encoding="utf-8")
 

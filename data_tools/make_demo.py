@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import cv2
 import joblib
@@ -24,6 +23,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
+
+from paddlevid.flags import Parser, at_least
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 Colour = tuple[int, int, int]  # RGB, 0 to 255
@@ -379,26 +380,9 @@ def make_demo(target: Path, preset: str, clips: int, seed: int, workers: int, co
     return len(missing)
 
 
-def _at_least(low: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        if not text.isdecimal() or int(text) < low:
-            raise argparse.ArgumentTypeError(f"needs a whole number from {low} up, not {text!r}")
-        return int(text)
-
-    return whole_number
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Print one line, without the usage."""
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
-    pinned = hasattr(os, "sched_getaffinity")  # Linux only
-    cores = len(os.sched_getaffinity(0)) if pinned else os.cpu_count() or 1
-    parser = _Parser(
+    parser = Parser(
         description="Render a demo data set: TARGET/<class>/v_<class>_g<group>_c<clip>.avi, "
         f"{WIDTH}x{HEIGHT}, {FPS} frames a second. The same seed gives the same videos. Clips "
         "that are there already are kept, so an interrupted run can be started again.",
@@ -414,9 +398,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="actions: 10 classes that still frames tell apart, 24 to 48 frames a clip; "
         "direction: 8 classes (left and right, ...) whose order of frames matters, 16 to 32 frames",
     )
-    parser.add_argument("--clips", type=_at_least(1), default=100, help="clips for each class")
-    parser.add_argument("--seed", type=_at_least(0), default=0, help="seed of all random draws")
-    parser.add_argument("--workers", type=_at_least(1), default=cores, help="processes to use")
+    parser.add_argument("--clips", type=at_least(1), default=100, help="clips for each class")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="seed of all random draws")
+    parser.add_argument(
+        "--workers", type=at_least(1), default=joblib.cpu_count(), help="processes to use"
+    )
     parser.add_argument("--codec", choices=["MJPG", "XVID"], default="MJPG", help="video codec")
     args = parser.parse_args(argv)
     # XVID predicts a frame from the ones before it, so its errors grow along a clip; that would

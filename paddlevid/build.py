@@ -1,5 +1,6 @@
 """Building: a config -> loaders, network, loss, optimiser; nothing below it reads the config."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -212,7 +213,10 @@ def read_classes(config: Config, weights: Path | None = None) -> list[str]:
     file = next((f / "classes.txt" for f in folders if (f / "classes.txt").exists()), None)
     if file is None:
         return [str(label) for label in range(config.model.num_classes)]
-    classes = file.read_text(encoding="utf-8").split("\n")
+    try:
+        classes = file.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ListError(f"{file} is not a text in UTF-8: it needs a class name a line") from error
     classes = [name.strip() for name in classes if name.strip()]
     if len(classes) != config.model.num_classes:
         raise ListError(
@@ -231,25 +235,23 @@ def choose_device(config: Config, device: str | None = None) -> str:
 
     Raises ConfigError where a GPU is asked for and there is none.
     """
-    num_gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
-    if device is None:
-        wanted = config.train.use_gpu
-        if wanted and not num_gpus:
-            paddle.set_device("cpu")
-            why = "no GPU was found" if paddle.is_compiled_with_cuda() else "this is Paddle for CPU"
-            return f"use_gpu = True, but {why}: computing on the CPU"
-        device = "gpu" if wanted else "cpu"
-    kind, _, number = device.partition(":")
-    if kind not in ("cpu", "gpu") or (number and not number.isdigit()) or device == "cpu:":
+    if device is not None and not re.fullmatch(r"cpu|gpu(:\d+)?", device):
         raise ConfigError(f"--device {device}: needs cpu, gpu or gpu:NUMBER")
-    if kind == "gpu" and int(number or 0) >= num_gpus:
+    num_gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    chosen = device or ("gpu" if config.train.use_gpu and num_gpus else "cpu")
+    number = int(chosen.partition(":")[2] or 0)
+    if chosen != "cpu" and number >= num_gpus:
         raise ConfigError(
             f"--device {device}: there is no such GPU ({num_gpus} found"
             + ("" if paddle.is_compiled_with_cuda() else "; this Paddle is built for CPU, see "
                "requirements-gpu.txt")
             + "); use --device cpu"
         )  # fmt: skip
-    if config.train.amp and kind == "cpu":
-        raise ConfigError("automatic mixed precision (--amp, TRAIN.amp) needs a GPU")
-    paddle.set_device(device)
-    return f"computing on {device}"
+    why = "no GPU was found" if paddle.is_compiled_with_cuda() else "this is Paddle for CPU"
+    if config.train.amp and chosen == "cpu":
+        reason = "" if num_gpus else f", but {why}"
+        raise ConfigError(f"automatic mixed precision (--amp, TRAIN.amp) needs a GPU{reason}")
+    paddle.set_device(chosen)
+    if device is None and config.train.use_gpu and not num_gpus:
+        return f"use_gpu = True, but {why}: computing on the CPU"
+    return f"computing on {chosen}"

@@ -16,13 +16,19 @@ def save_checkpoint(folder: Path, step: int, state: dict, keep: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step_{step:08d}.ckpt"
     partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
-        pickle.dump(_to_numpy(state), file, protocol=4)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    for old in sorted(folder.glob("step_*.ckpt"))[:-keep]:
-        old.unlink()
+    try:
+        with open(partial, "wb") as file:
+            pickle.dump(_to_numpy(state), file, protocol=4)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    # Later ones are of work that was lost: they could not be read when the run was resumed.
+    kept = [file for file in sorted(folder.glob("step_*.ckpt")) if file <= path][-keep:]
+    for file in [*folder.glob("step_*.ckpt"), *folder.glob("step_*.partial")]:
+        if file not in kept:
+            file.unlink()
     return path
 
 
@@ -37,17 +43,20 @@ def load_checkpoint(folder: Path) -> tuple[dict, list[str]]:
             return read_pickle(path), problems
         except WeightsError as error:
             problems.append(str(error))
-    raise FileNotFoundError(f"no checkpoint to resume from in {folder}{''.join(problems)}")
+    raise FileNotFoundError(
+        "\n  ".join([f"there is no checkpoint to resume from in {folder}", *problems])
+    )
 
 
 def optimizer_state(optimizer: paddle.optimizer.Optimizer, model: nn.Layer) -> dict:
     """The optimiser's state under the network's own names, which do not depend on the process."""
-    state = optimizer.state_dict()
+    names = {parameter.name: name for name, parameter in model.named_parameters()}
     named = {}
-    for name, parameter in model.named_parameters():
-        for key in state:
-            if key.startswith(f"{parameter.name}_"):
-                named[f"{name}|{key.removeprefix(parameter.name)}"] = state[key]
+    for key, value in optimizer.state_dict().items():
+        own = max((name for name in names if key.startswith(f"{name}_")), key=len, default=None)
+        if own is None:
+            raise ValueError(f"the optimiser's {key} belongs to no parameter of the network")
+        named[f"{names[own]}|{key.removeprefix(own)}"] = value
     return named
 
 

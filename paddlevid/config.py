@@ -4,8 +4,10 @@ import ast
 import configparser
 import dataclasses
 import difflib
+import math
 import types
 import typing
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,14 +61,25 @@ class ModelConfig:
         _check_one_of(self, "format", "pkl", "jpg", "mp4", "video")
         _check_one_of(self, "sampling", "segments", "book", "dense")
         _check_one_of(self, "pretrained", "", "imagenet")
+        _check_one_of(self, "num_layers", 18, 34, 50, 101, 152)
         _check_at_least(self, 1, "num_classes", "seg_num", "seglen", "interval")
-        _check(self, "fixed_size", len(self.fixed_size) in (0, 2), "(height, width), or nothing")
-        _check(self, "image_mean", len(self.image_mean) == 3, "three numbers, of R, G and B")
+        _check(
+            self,
+            "fixed_size",
+            len(self.fixed_size) in (0, 2) and min(self.fixed_size, default=1) > 0,
+            "(height, width) in pixels, or nothing",
+        )
+        _check(
+            self,
+            "image_mean",
+            len(self.image_mean) == 3 and 0 <= min(self.image_mean) <= max(self.image_mean) <= 1,
+            "three numbers from 0 to 1, of R, G and B (divide by 255)",
+        )
         _check(
             self,
             "image_std",
-            len(self.image_std) == 3 and min(self.image_std) > 0,
-            "three numbers above 0, of R, G and B",
+            len(self.image_std) == 3 and 0 < min(self.image_std) <= max(self.image_std) <= 1,
+            "three numbers above 0 and at most 1, of R, G and B (divide by 255)",
         )
 
     @property
@@ -147,6 +160,7 @@ class TrainConfig:
             self, 0, "num_reader_threads", "color_jitter", "learning_rate", "warmup_epochs",
             "l2_weight_decay", "clip_norm", "clip_value", "seed", "early_stop",
         )  # fmt: skip
+        _check(self, "seed", self.seed < 2**32, f"at most {2**32 - 1}")
         for key in ("flip", "max_bad_samples"):
             _check(self, key, 0 <= getattr(self, key) <= 1, "a share from 0 to 1")
         for key in ("momentum", "label_smoothing"):
@@ -165,8 +179,8 @@ class TrainConfig:
         _check(
             self,
             "lr_steps",
-            list(self.lr_steps) == sorted(set(self.lr_steps)),
-            "epochs in rising order",
+            list(self.lr_steps) == sorted(set(self.lr_steps)) and min(self.lr_steps, default=1) > 0,
+            "epochs above 0 in rising order",
         )
         _check(
             self,
@@ -185,18 +199,11 @@ class Config:
     valid: ReaderConfig
     test: ReaderConfig
     infer: ReaderConfig
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def to_dict(self) -> dict[str, dict]:
         """Sections of plain values, as they are written to a run's config.yaml."""
-        plain = {name: dataclasses.asdict(getattr(self, name)) for name in SECTIONS}
-        return {
-            name.upper(): {
-                key: list(value) if isinstance(value, tuple) else value
-                for key, value in section.items()
-            }
-            for name, section in plain.items()
-        }
+        return {name.upper(): _plain(dataclasses.asdict(getattr(self, name))) for name in SECTIONS}
 
 
 SECTIONS = {
@@ -214,6 +221,13 @@ IGNORED = {
     "num_gpus": "it uses one device",
     "enable_ce": "set TRAIN.seed",
 }
+
+
+def _plain(value: object) -> object:
+    """The value with lists for its tuples, which YAML does not have."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
@@ -236,7 +250,8 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         target = sections.setdefault(name, {})
         head, _, tail = key.partition(".")
         if tail:  # MODEL.arguments.dropout=0.5
-            target[head] = {**dict(target.get(head) or {}), tail: value}
+            whole = target.get(head, {})
+            target[head] = {**(whole if isinstance(whole, dict) else {}), tail: value}
         else:
             target[head] = value
         places[name, head] = f"-o {override}"
@@ -244,34 +259,81 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
 
 
 def _parse_book(text: str, path: Path) -> dict[str, dict[str, object]]:
-    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#",))
+    # A comment behind a value is left to literal_eval, which knows a # inside quotes.
+    parser = configparser.ConfigParser(interpolation=None, default_section="")
     parser.optionxform = str
     try:
         parser.read_string(text, source=str(path))
-    except configparser.Error as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+    except configparser.DuplicateOptionError as error:
+        where = f"{path}, line {error.lineno}: [{error.section}] {error.option}"
+        raise ConfigError(f"{where} is set a second time") from error
+    except configparser.DuplicateSectionError as error:
+        where = f"{path}, line {error.lineno}: [{error.section}]"
+        raise ConfigError(f"{where} begins a second time") from error
+    except configparser.MissingSectionHeaderError as error:
+        where = f"{path}, line {error.lineno}: {_show(error.line.strip())}"
+        raise ConfigError(f"{where} needs a section above it, such as [MODEL]") from error
+    except configparser.ParsingError as error:
+        number = error.errors[0][0]
+        line = text.split("\n")[number - 1]
+        where = f"{path}, line {number}: {_show(line.strip())}"
+        raise ConfigError(f"{where} needs the form key = value") from error
     sections: dict[str, dict[str, object]] = {}
     for name in parser.sections():
+        _check_new(name, sections, path)
         section = sections[name.lower()] = {}
         for key, text_value in parser[name].items():
             try:
-                section[key] = ast.literal_eval(text_value)
-            except (ValueError, SyntaxError) as error:
+                section[key] = _literal(text_value)
+            except ValueError as error:
                 raise ConfigError(
-                    f"{path}: [{name}] {key} = {text_value}: needs a Python literal: a number, "
-                    'True, False, "text" or [a, list]'
+                    f"{path}: [{name}] {key} = {_shorten(text_value)}: needs a Python literal: a "
+                    'number, True, False, "text" or [a, list]'
                 ) from error
     return sections
 
 
+def _literal(text: str) -> object:
+    """A Python literal; ValueError where it is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of backslashes in Windows paths
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(f"{_show(text)} is not a Python literal") from error
+
+
 def _parse_yaml(text: str, path: Path) -> dict[str, dict[str, object]]:
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        content = yaml.load(text, _UniqueKeysLoader)  # a SafeLoader
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(section, dict | None) for section in content.values()
+    ):
         raise ConfigError(f"{path}: needs the sections {', '.join(SECTIONS).upper()} with keys")
-    return {str(name).lower(): dict(section) for name, section in content.items()}
+    sections: dict[str, dict[str, object]] = {}
+    for name, section in content.items():
+        _check_new(str(name), sections, path)
+        sections[str(name).lower()] = {str(key): value for key, value in (section or {}).items()}
+    return sections
+
+
+class _UniqueKeysLoader(yaml.SafeLoader):
+    """Refuses a key that is set twice, where YAML's own loader takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                line = node.value[number][0].start_mark.line + 1
+                raise yaml.YAMLError(f"line {line}: {key[1]} is set a second time")
+        return super().construct_mapping(node, deep)
+
+
+def _check_new(name: str, sections: Mapping[str, object], path: Path) -> None:
+    if name.lower() in sections:
+        raise ConfigError(f"{path}: [{name}] begins a second time")
 
 
 def _parse_override(override: str) -> tuple[str, str, object]:
@@ -280,8 +342,8 @@ def _parse_override(override: str) -> tuple[str, str, object]:
     if not (equals and dot and key):
         raise ConfigError(f"-o {override}: needs SECTION.key=value, as in -o TRAIN.batch_size=4")
     try:
-        value = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError):
+        value = _literal(text.strip())
+    except ValueError:
         value = text.strip()
     return name.lower(), key, value
 
@@ -295,7 +357,7 @@ def _build(sections: Mapping[str, Mapping[str, object]], places: Mapping, path: 
     for name, kind in SECTIONS.items():
         values = {}
         for key, value in sections.get(name, {}).items():
-            where = f"{places[name, key]}: [{name.upper()}] {key} = {value!r}"
+            where = f"{places[name, key]}: [{name.upper()}] {key} = {_show(value)}"
             if key in IGNORED:
                 notes.append(f"{name.upper()}.{key} is ignored: {IGNORED[key]}")
             else:
@@ -306,14 +368,22 @@ def _build(sections: Mapping[str, Mapping[str, object]], places: Mapping, path: 
             key, needs = error.args
             where = places.get((name, key), str(path))
             got = values.get(key, _default(kind, key))
-            raise ConfigError(f"{where}: [{name.upper()}] {key} = {got!r}: needs {needs}") from None
+            raise ConfigError(
+                f"{where}: [{name.upper()}] {key} = {_show(got)}: needs {needs}"
+            ) from None
         except TypeError as error:
             missing = [f.name for f in dataclasses.fields(kind) if _is_required(f, values)]
             raise ConfigError(f"{path}: [{name.upper()}] lacks {' and '.join(missing)}") from error
     if "num_layers" in sections.get("model", {}) and built["model"].name.upper() != "TSN":
         notes.append("MODEL.num_layers has no effect: MODEL.name says which network it is")
     train = built["train"]
-    if "learning_rate_decay" in sections.get("train", {}) and not train.lr_steps:
+    if train.lr_policy != "multistep" and train.lr_steps:
+        notes.append(f"TRAIN.lr_steps has no effect with TRAIN.lr_policy = {train.lr_policy!r}")
+    if (
+        train.lr_policy == "multistep"
+        and "learning_rate_decay" in sections.get("train", {})
+        and not train.lr_steps
+    ):
         notes.append(
             "TRAIN.learning_rate_decay has no effect without TRAIN.lr_steps, the epochs at which "
             "the rate decays: the rate stays as it is"
@@ -328,7 +398,7 @@ def _typed(kind: type, key: str, value: object, where: str) -> object:
         raise ConfigError(f"{where}: unknown key{_near(key, [*hints, *IGNORED])}")
     try:
         return _convert(hints[key], value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{where}: needs {_describe(hints[key])}") from None
 
 
@@ -336,7 +406,7 @@ def _convert(hint: object, value: object) -> object:
     if isinstance(hint, types.UnionType):  # int | None
         return None if value is None else _convert(typing.get_args(hint)[0], value)
     if typing.get_origin(hint) is tuple:
-        if isinstance(value, (str, bytes, Mapping)):
+        if not isinstance(value, (list, tuple)):
             raise TypeError(value)
         return tuple(_convert(typing.get_args(hint)[0], entry) for entry in value)
     if hint is bool:
@@ -344,7 +414,7 @@ def _convert(hint: object, value: object) -> object:
             raise TypeError(value)
         return str(value).lower() == "true"
     if hint is dict:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise TypeError(value)
         return dict(value)
     if isinstance(value, bool) or (hint is str and not isinstance(value, str)):
@@ -354,6 +424,8 @@ def _convert(hint: object, value: object) -> object:
         if number != int(number):
             raise ValueError(value)
         return int(number)
+    if hint is float and not math.isfinite(float(value)):
+        raise ValueError(value)
     return hint(value)
 
 
@@ -365,6 +437,14 @@ def _describe(hint: object) -> str:
         kind = {int: "whole numbers", float: "numbers"}[typing.get_args(hint)[0]]
         return f"a list of {kind}"
     return names.get(hint, 'a dictionary, such as {"dropout": 0.5}')
+
+
+def _show(value: object) -> str:
+    return _shorten(repr(value))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _near(name: str, known: Sequence[str]) -> str:

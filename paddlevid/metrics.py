@@ -24,9 +24,15 @@ def score_views(model: Callable[[paddle.Tensor], paddle.Tensor], batch: Batch) -
 
 
 def num_hits(logits: NDArray, labels: NDArray, k: int) -> int:
-    """How many labels are among their clip's k highest logits (all, where K < k)."""
+    """How many labels are among their clip's k highest logits (all, where K < k).
+
+    Of equal logits the first is the highest, as argmax sees it: a network that says the same of
+    all classes is not right. Nor is one that says nan.
+    """
     own = np.take_along_axis(logits, labels[:, None], axis=1)  # (N, 1)
-    return int(((logits > own).sum(axis=1) < k).sum())
+    before = np.arange(logits.shape[1]) < labels[:, None]
+    rank = ((logits > own) | ((logits == own) & before)).sum(axis=1)
+    return int(((rank < k) & ~np.isnan(logits).any(axis=1)).sum())
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,9 @@ class Evaluation:
     @property
     def class_accuracies(self) -> NDArray[np.float64]:
         """(K,) share of each class's clips that are right; nan where it has none."""
-        counts = self.confusion.sum(axis=1)
-        return np.where(counts > 0, np.diag(self.confusion) / np.maximum(counts, 1), np.nan)
+        confusion = self.confusion
+        counts = confusion.sum(axis=1)
+        return np.where(counts > 0, np.diag(confusion) / np.maximum(counts, 1), np.nan)
 
     def summary(self) -> dict[str, float | int]:
         """The figures of metrics.json."""
@@ -69,14 +76,14 @@ class Evaluation:
 
     def class_table(self, classes: Sequence[str]) -> list[dict[str, object]]:
         """A row for each class: its clips, accuracy, and what it is most often taken for."""
-        rows = []
+        rows, accuracies = [], self.class_accuracies
         for label, (name, counts) in enumerate(zip(classes, self.confusion, strict=True)):
             others = np.where(np.arange(len(counts)) == label, 0, counts)
             rows.append(
                 {
                     "class": name,
                     "clips": int(counts.sum()),
-                    "accuracy": round(float(self.class_accuracies[label]), 4),
+                    "accuracy": round(float(accuracies[label]), 4),
                     "taken_for": classes[int(others.argmax())] if others.any() else "",
                 }
             )

@@ -27,6 +27,12 @@ class Schedule:
     per_step: bool = False
     warmup: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.policy not in ("constant", "multistep", "cosine"):
+            raise ValueError(
+                f"unknown policy {self.policy!r}; there are 'constant', 'multistep' and 'cosine'"
+            )
+
     def __call__(self, position: float) -> float:
         """The rate after `position` epochs, a whole number plus the share done of the next."""
         if position < self.warmup:
@@ -53,6 +59,8 @@ def create_optimizer(
         return paddle.optimizer.AdamW(
             learning_rate=0.0, parameters=parameters, beta1=momentum, weight_decay=weight_decay
         )
+    if name != "momentum":
+        raise ValueError(f"unknown optimiser {name!r}; there are 'momentum' and 'adamw'")
     return paddle.optimizer.Momentum(
         learning_rate=0.0,
         momentum=momentum,

@@ -1,6 +1,10 @@
 """Pictures: counts and matrices -> matplotlib figures, PNG files and image arrays."""
 
-from collections.abc import Sequence
+import contextlib
+import functools
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -19,17 +23,21 @@ matplotlib.rcParams["font.family"] = ["DejaVu Sans", *(f for f in _CJK_FONTS if 
 def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str]) -> Figure:
     """A confusion matrix (K, K) with its counts: rows are labels, columns predictions."""
     num_classes = len(classes)
-    side = min(3 + 0.35 * num_classes, 24)  # inches
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    counted = num_classes <= 30
+    side = min(3 + (0.35 if counted else 0.2) * num_classes, 24)  # inches
+    font = 10 if counted else 7 if side < 24 else 4
+    figure = Figure(figsize=(side + 1.5, side), layout="constrained")
     axes = figure.subplots()
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(picture, label="share of the class's clips", shrink=0.8)
-    axes.set_xticks(range(num_classes), classes, rotation=90)
-    axes.set_yticks(range(num_classes), classes)
+    figure.colorbar(
+        picture, label="share of the class's clips", fraction=0.04, pad=0.02, aspect=30
+    )
+    axes.set_xticks(range(num_classes), classes, rotation=90, fontsize=font)
+    axes.set_yticks(range(num_classes), classes, fontsize=font)
     axes.set_xlabel("prediction")
     axes.set_ylabel("label")
-    if num_classes <= 30:
+    if counted:
         for (row, column), count in np.ndenumerate(confusion):
             if count:
                 colour = "white" if shares[row, column] > 0.5 else "black"
@@ -58,14 +66,40 @@ def counts_figure(
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG."""
-    figure.savefig(path, dpi=120)
+    with _said_once_what_is_missing():
+        figure.savefig(path, dpi=120)
 
 
 def to_array(figure: Figure) -> NDArray[np.uint8]:
     """A figure -> (H, W, 3) RGB."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with _said_once_what_is_missing():
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+@contextlib.contextmanager
+def _said_once_what_is_missing() -> Iterator[None]:
+    """One line in the log for all characters that no font has; matplotlib warns of each anew."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        if "Glyph" in str(warning.message) and "missing from" in str(warning.message):
+            _say_that_a_font_is_missing()
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+
+
+@functools.cache
+def _say_that_a_font_is_missing() -> None:
+    logging.getLogger(__name__).warning(
+        "class names have characters that no known font here has, so pictures show boxes in their "
+        "place: install one of %s",
+        ", ".join(_CJK_FONTS),
+    )
 
 
 def frame_grid(clips: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray:

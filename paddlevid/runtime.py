@@ -12,6 +12,8 @@ from pathlib import Path
 import av  # noqa: F401
 import joblib
 
+_configured = False
+
 
 def usable_cores() -> int:
     """How many cores this process may use: affinity and container limits are respected."""
@@ -25,8 +27,12 @@ def configure() -> None:
     kernels on AMD processors unless MKL_DEBUG_CPU_TYPE says that they have AVX2. Together that is
     a factor of about 4 on two cores.
 
-    Raises RuntimeError if paddle is imported already: then it is too late.
+    A second call does nothing. Raises RuntimeError if paddle was imported without it: then it is
+    too late.
     """
+    global _configured
+    if _configured:
+        return
     if "paddle" in sys.modules:
         raise RuntimeError(
             "paddlevid.runtime.configure() came after `import paddle`, where it has no effect: "
@@ -44,6 +50,7 @@ def configure() -> None:
     except BaseException:
         sys.stderr.write(messages.getvalue())
         raise
+    _configured = True
 
 
 def is_amd_with_avx2(cpuinfo: str) -> bool:
@@ -56,3 +63,19 @@ def _cpu_description() -> str:
         return Path("/proc/cpuinfo").read_text()
     except OSError:  # not Linux: keep MKL's own choice
         return ""
+
+
+def processor() -> str:
+    """The processor's name, where the system tells."""
+    lines = _cpu_description().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
+
+
+def peak_memory_mb() -> float | None:
+    """The largest resident memory of this process so far, in MB; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024), 1)

@@ -93,7 +93,7 @@ def evaluate(
     model.eval()
     logits, labels, indices = [], [], []
     with paddle.no_grad():
-        for batch in tqdm(loader.batches(), title, len(loader), leave=False, **_bar()):
+        for batch in tqdm(loader.batches(), title, len(loader), leave=False, disable=None):
             logits.append(score_views(model, batch).astype("float32").numpy())
             labels.append(batch.labels)
             indices.append(batch.indices)
@@ -190,7 +190,7 @@ def fit(
             dashboard.log_settings(_flat(settings.config), ["loss", "top1"])
         while progress.epoch < settings.epochs:
             model.train()
-            bar.set_description(f"epoch {progress.epoch + 1}/{settings.epochs}")
+            bar.set_description(f"epoch {progress.epoch + 1}/{settings.epochs}", refresh=False)
             batches = train_loader.batches(progress.epoch, progress.batch)
             for group in _timed(_groups(batches, settings.accumulate), progress):
                 if not progress.step:

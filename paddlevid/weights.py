@@ -30,14 +30,18 @@ _ARRAY_GLOBALS = {
 }
 
 
+_NUMPY_CORE = "numpy._core" if int(np.__version__.split(".")[0]) >= 2 else "numpy.core"
+
+
 class ArrayUnpickler(pickle.Unpickler):
     """Reads arrays, numbers, texts and containers; refuses any other global by name."""
 
     def find_class(self, module: str, name: str) -> object:
         """The global, if arrays need it."""
-        if (module.replace("numpy._core", "numpy.core"), name) not in _ARRAY_GLOBALS:
+        old_name = module.replace("numpy._core", "numpy.core")
+        if (old_name, name) not in _ARRAY_GLOBALS:
             raise pickle.UnpicklingError(f"it wants to run {module}.{name}, which is refused")
-        return super().find_class(module, name)
+        return super().find_class(old_name.replace("numpy.core", _NUMPY_CORE), name)
 
 
 def read_pickle(path: Path | str) -> object:
@@ -72,8 +76,11 @@ def read_weights(path: Path | str) -> Weights:
 def write_weights(path: Path, model: nn.Layer) -> None:
     """Write a network's weights, whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    paddle.save(model.state_dict(), str(partial))
-    os.replace(partial, path)
+    try:
+        paddle.save(model.state_dict(), str(partial))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_weights(
@@ -98,6 +105,13 @@ def load_weights(
     missing = [name for name in current if name not in weights]
     unexpected = [name for name in weights if name not in current]
     shapes = [message for name, message in wrong.items() if name not in left]
+    # Paddle has no bfloat16 in NumPy: it writes its bits as uint16.
+    kinds = [name for name in current if name in weights and weights[name].dtype.kind != "f"]
+    if kinds:
+        raise WeightsError(
+            f"{source}: {kinds[0]} is {weights[kinds[0]].dtype}, needs float32, or float16 or "
+            "float64 to convert: save the weights as float32"
+        )
     if missing or unexpected or shapes:
         problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
         found = "; ".join(
@@ -109,7 +123,9 @@ def load_weights(
             f"{source} does not fit the network: {found}; it was saved from another network or "
             "with another num_classes"
         )
-    model.set_state_dict({name: weights[name] for name in current if name not in left})
+    model.set_state_dict(
+        {name: weights[name].astype(np.float32) for name in current if name not in left}
+    )
     return left
 
 

@@ -1,5 +1,6 @@
 """Small videos that the tests make themselves."""
 
+import pickle
 from pathlib import Path
 
 from paddlevid import runtime
@@ -9,6 +10,7 @@ runtime.configure()
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import yaml  # noqa: E402
 
 
 def frames_of(num_frames: int, height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
@@ -36,3 +38,45 @@ def write_video(path: Path, frames: np.ndarray, codec: str = "MJPG", fps: float 
 def video(tmp_path: Path) -> Path:
     """An .avi of 20 frames of 64x48."""
     return write_video(tmp_path / "clip.avi", frames_of(20))
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lists of 8, 4 and 4 embedded clips of the classes dark and light, and classes.txt."""
+    folder = tmp_path_factory.mktemp("data")
+    splits = {"train": 4, "val": 2, "test": 2}
+    number = 0
+    for split, clips in splits.items():
+        lines = []
+        for label, level in enumerate((40, 200)):
+            for _ in range(clips):
+                number += 1
+                frames = np.full((6, 32, 40, 3), level + number, np.uint8)
+                encoded = [cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames]
+                path = folder / f"clip {number}.pkl"
+                path.write_bytes(pickle.dumps((path.stem, label, encoded)))
+                lines.append(f"{path.name}\n")
+        (folder / f"{split}.list").write_text("".join(lines))
+    (folder / "classes.txt").write_text("dark\nlight\n")
+    return folder
+
+
+@pytest.fixture
+def small_config(small_data: Path, tmp_path: Path) -> Path:
+    """A config that trains a tiny TSN on `small_data` in a second or two."""
+    reader = {"batch_size": 4, "short_size": 32, "target_size": 32}
+    config = {
+        "MODEL": {
+            "name": "tsn_r18",
+            "num_classes": 2,
+            "seg_num": 2,
+            "arguments": {"width": 8, "dropout": 0.1},
+        },
+        "TRAIN": {**reader, "filelist": str(small_data / "train.list"), "epoch": 2},
+        "VALID": {**reader, "filelist": str(small_data / "val.list")},
+        "TEST": {**reader, "filelist": str(small_data / "test.list")},
+        "INFER": {**reader, "filelist": str(small_data / "test.list")},
+    }
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path

@@ -1,5 +1,7 @@
 """Datasets: a list file -> clips ready for a network, one for an index, never an exception."""
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +54,14 @@ def read_list(list_file: Path | str) -> list[Sample]:
     """
     list_file = Path(list_file)
     try:
-        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
+        lines = list_file.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as error:
         raise ListError(f"there is no list file {list_file}") from error
     except (UnicodeDecodeError, OSError) as error:
-        raise ListError(f"{list_file} is not a list file, a text with a clip a line") from error
+        reason = getattr(error, "strerror", None) or "it is not in UTF-8"
+        raise ListError(
+            f"{list_file} is not a list file, a text with a clip a line: {reason}"
+        ) from error
     samples = [
         _read_line(line.strip(), list_file, number)
         for number, line in enumerate(lines, start=1)
@@ -69,13 +74,16 @@ def read_list(list_file: Path | str) -> list[Sample]:
 
 def _read_line(line: str, list_file: Path, number: int) -> Sample:
     place = f"{list_file}, line {number}"
-    name, _, last = line.rpartition(" ") if " " in line else line.rpartition("\t")
-    is_label = bool(name) and last.lstrip("-").isdigit()
-    name, label = (name.strip(), int(last)) if is_label else (line, None)
+    labelled = re.fullmatch(r"(.*\S)\s+(-?[0-9]+)", line)
+    name, label = (labelled[1], int(labelled[2])) if labelled else (line, None)
     path = list_file.parent / name
-    if path.suffix.lower() not in (".pkl", *VIDEO_SUFFIXES) and not path.exists():
-        with_suffix = (path.with_name(path.name + suffix) for suffix in VIDEO_SUFFIXES)
-        path = next((other for other in with_suffix if other.exists()), path)
+    if path.suffix.lower() in (".pkl", *VIDEO_SUFFIXES) or os.path.exists(path):
+        return Sample(path, label, place)
+    for suffix in VIDEO_SUFFIXES:
+        if os.path.exists(f"{path}{suffix}"):
+            return Sample(Path(f"{path}{suffix}"), label, place)
+    if label is not None and os.path.exists(list_file.parent / line):
+        return Sample(list_file.parent / line, None, place)  # the name itself ends in a number
     return Sample(path, label, place)
 
 
@@ -90,8 +98,14 @@ FORMATS = {
 def check_format(samples: Sequence[Sample], form: str) -> None:
     """Raise ListError when a line of the list is of another kind than MODEL.format says."""
     for sample in samples:
-        suffix = sample.path.suffix.lower()
-        kind = "pkl" if suffix == ".pkl" else "jpg" if sample.path.is_dir() else "video"
+        if sample.path.suffix.lower() == ".pkl":
+            kind = "pkl"
+        elif os.path.isdir(sample.path):
+            kind = "jpg"
+        elif is_video(sample.path) or os.path.exists(sample.path):
+            kind = "video"
+        else:
+            continue  # a folder or a video without its suffix that is gone: a bad sample
         if FORMATS[kind] != FORMATS[form]:
             raise ListError(
                 f"{sample.place}: {sample.path.name!r} is not one of the {FORMATS[form]} that "
@@ -166,7 +180,7 @@ class HMDB51Dataset:
     def _load(self, index: int, epoch: int) -> tuple[NDArray[np.float32], int]:
         sample = self.samples[index]
         label = sample.label
-        if label is None and sample.path.suffix.lower() == ".pkl" and sample.path.exists():
+        if label is None and sample.path.suffix.lower() == ".pkl" and os.path.exists(sample.path):
             label = read_pickled_clip(sample.path).label
             self._check_label(sample, label)
         phases = (np.arange(self.num_clips) + 0.5) / self.num_clips

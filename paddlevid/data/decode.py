@@ -1,7 +1,9 @@
 """Decoding: a video file, a folder of frames or a pickled clip -> uint8 (T, H, W, 3) RGB frames."""
 
+import os
 import pickle
 import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,6 @@ Indices = NDArray[np.int64]  # (T,) 0-based frame numbers, in any order, repeats
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv")
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
-
 
 _num_threads = 0  # of a video decoder; 0 = as many as it likes
 
@@ -108,7 +109,7 @@ def read_pickled_clip(path: Path) -> PickledClip:
         return PickledClip(name, label, frames)
     if not all(isinstance(frame, str) for frame in frames):
         raise DecodeError(f"{path}: its frames are neither all file names nor all JPEG bytes")
-    if (path.parent / frames[0]).exists() or not Path(frames[0]).exists():
+    if os.path.exists(path.parent / frames[0]) or not os.path.exists(frames[0]):
         frames = [path.parent / frame for frame in frames]
     return PickledClip(name, label, [Path(frame) for frame in frames])
 
@@ -121,11 +122,15 @@ def _decode_image(frame: Path | bytes, owner: Path, number: int) -> NDArray[np.u
     name = frame if isinstance(frame, Path) else f"{owner}, frame {number}"
     try:
         encoded = frame.read_bytes() if isinstance(frame, Path) else frame
-    except OSError as error:
-        raise DecodeError(f"{owner}: cannot read its frame {frame} ({error.strerror})") from error
-    if encoded[:2] == b"\xff\xd8" and b"\xff\xd9" not in encoded[-64:]:
-        raise DecodeError(f"{name}: the JPEG is cut off")
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) if encoded else None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise DecodeError(f"{owner}: cannot read its frame {frame} ({reason})") from error
+    if encoded[:2] == b"\xff\xd8" and b"\xff\xd9" not in encoded[encoded.rfind(b"\xff\xda") :]:
+        raise DecodeError(f"{name}: the JPEG is cut off")  # no end mark after the last scan
+    try:
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # no bytes at all, or more pixels than it allows
+        image = None
     if image is None:
         raise DecodeError(f"{name}: is not an image that OpenCV reads")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -153,9 +158,17 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     return stream
 
 
+def _open(path: Path) -> av.container.InputContainer:
+    return av.open(os.path.abspath(path))  # FFmpeg takes the `a` of a relative `a:b.avi` for http
+
+
+def _open_opencv(path: Path) -> cv2.VideoCapture:
+    return cv2.VideoCapture(os.path.abspath(path))
+
+
 def iterate_frames(path: Path) -> Iterator[av.VideoFrame]:
     """All frames of a video, in the order shown, not converted yet (see `to_image`)."""
-    with av.open(str(path)) as container:
+    with _open(path) as container:
         yield from container.decode(_video_stream(container, path))
 
 
@@ -167,12 +180,12 @@ def to_image(frame: av.VideoFrame, colours: str = "rgb24") -> NDArray[np.uint8]:
 
 
 def iterate_images(path: Path, backend: str = "pyav") -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """All frames of a video as (seconds from the start, (H, W, 3) BGR); raises the backend's errors."""
+    """All frames of a video: (seconds from the start, (H, W, 3) BGR); lets errors through."""
     if backend == "pyav":
         for frame in iterate_frames(path):
             yield frame.time or 0.0, to_image(frame, "bgr24")
         return
-    capture = cv2.VideoCapture(str(path))
+    capture = _open_opencv(path)
     try:
         while capture.grab():
             seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
@@ -195,7 +208,7 @@ def _decode_pyav(path: Path, indices: Indices) -> Frames:
 def _decode_opencv(path: Path, indices: Indices) -> Frames:
     wanted, last = set(indices.tolist()), int(indices.max())
     images, number = {}, 0
-    capture = cv2.VideoCapture(str(path))
+    capture = _open_opencv(path)
     try:
         while number <= last and capture.grab():
             if number in wanted:
@@ -204,7 +217,7 @@ def _decode_opencv(path: Path, indices: Indices) -> Frames:
     finally:
         capture.release()
     if number == 0:
-        raise DecodeError(f"{path}: OpenCV reads no frame of it")
+        raise ValueError(_NO_FRAME)
     if number <= last:
         raise _FewerFrames(number)
     return np.stack([images[i] for i in indices.tolist()])
@@ -212,25 +225,55 @@ def _decode_opencv(path: Path, indices: Indices) -> Frames:
 
 def _count_pyav(path: Path) -> int:
     """Frames by counting packets; by decoding them where the header says another number."""
-    with av.open(str(path)) as container:
+    with _open(path) as container:
         stream = _video_stream(container, path)
         claimed, packets = stream.frames, 0
-        for packet in container.demux(stream):
+        for packet in container.demux():  # of all streams: the cut may lie in a packet of sound
             if packet.is_corrupt:
                 raise DecodeError(f"{path}: the file is cut off after frame {packets}")
-            packets += packet.size > 0 and not packet.is_discard
+            if packet.stream_index == stream.index:
+                packets += packet.size > 0 and not packet.is_discard
+        if "matroska" in container.format.name and path.stat().st_size < _matroska_end(path):
+            raise DecodeError(f"{path}: the file is cut off after frame {packets}")
     if claimed in (0, packets):
         return packets
     return sum(1 for _ in iterate_frames(path))
 
 
+def _matroska_end(path: Path) -> int:
+    """The size that an .mkv or .webm says it has; 0 where it does not say.
+
+    Its two outermost elements are a header and a segment, each with a 4-byte name and a size in
+    1 to 8 bytes, the first bit set of which tells how many. FFmpeg takes a cut for the end.
+    """
+    with open(path, "rb") as file:
+        start = file.read(256)
+    end = 0
+    for name in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):
+        at = end + 4
+        if start[end:at] != name or at >= len(start):
+            return 0
+        num_bytes = 9 - start[at].bit_length()
+        unknown = (1 << 7 * num_bytes) - 1
+        size = int.from_bytes(start[at : at + num_bytes], "big") & unknown
+        if size == unknown:
+            return 0
+        end = at + num_bytes + size
+    return end
+
+
 def _count_opencv(path: Path) -> int:
-    capture = cv2.VideoCapture(str(path))
+    capture = _open_opencv(path)
     try:
-        return sum(1 for _ in iter(capture.grab, False))
+        num_frames = sum(1 for _ in iter(capture.grab, False))
     finally:
         capture.release()
+    if num_frames == 0:
+        raise ValueError(_NO_FRAME)
+    return num_frames
 
+
+_NO_FRAME = "no frame"  # all that OpenCV says of a file that it does not read
 
 # name -> (count, decode); a later one has its chance when an earlier one fails
 BACKENDS = {"pyav": (_count_pyav, _decode_pyav), "opencv": (_count_opencv, _decode_opencv)}
@@ -312,9 +355,14 @@ def _decode(path: Path, indices: Indices, backend: str | None) -> Frames:
 
 def _existing(path: Path | str) -> Path:
     path = Path(path)
-    if not path.exists():
-        raise DecodeError(f"{path}: does not exist")
-    if path.is_file() and path.stat().st_size == 0:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise DecodeError(f"{path}: does not exist") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise DecodeError(f"{path}: cannot be read ({reason})") from error
+    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
         raise DecodeError(f"{path}: is empty")
     return path
 
@@ -341,7 +389,7 @@ def inspect_video(path: Path) -> VideoReport:
     found = {"path": str(path)}
     try:
         _existing(path)
-        with av.open(str(path)) as container:
+        with _open(path) as container:
             stream = _video_stream(container, path)
             fps = float(stream.average_rate or stream.guessed_rate or 0)
             found |= {"fps": round(fps, 3), "codec": stream.codec_context.name}

@@ -61,11 +61,12 @@ def _write(
         if fps:
             if seconds < due - 1e-6:
                 continue
-            due = max(due + 1 / fps, seconds)
+            due = due + 1 / fps if due + 1 / fps > seconds else seconds + 1 / fps
         if short_side:
             scale = short_side / min(image.shape[:2])
             size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            image = cv2.resize(image, size, interpolation=method)
         number += 1
         encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
         (folder / f"{number:05d}.jpg").write_bytes(encoded)

@@ -1,16 +1,18 @@
 """Loading: a dataset -> batches, read ahead by other processes that can fail without harm."""
 
-import faulthandler
 import multiprocessing
 import os
 import pickle
 import signal
 import threading
+import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +20,8 @@ from numpy.typing import NDArray
 
 from paddlevid.data.dataset import Item, ListError
 from paddlevid.data.decode import limit_threads
+
+START_LIMIT = 300  # seconds that a process may take to start; it imports NumPy, PyAV and OpenCV
 
 
 class BadSamplesError(ValueError):
@@ -50,8 +54,8 @@ class Loader:
 
     With workers, clips are read by processes of their own that do not import paddle and use one
     thread each. A process that dies or takes longer than `timeout` for a clip does not stop the
-    loading: its clip is tried once more alone and counts as bad if it fails again. Leaving the
-    iteration early leaves nothing behind.
+    loading: its clip is tried once more by a new process and counts as bad if it fails again.
+    Leaving the iteration early leaves nothing behind but idle workers, which `close` ends.
 
     Args:
         num_workers: loading processes; 0 = read in this one, when a batch is asked for.
@@ -79,7 +83,7 @@ class Loader:
         self.max_bad_samples = max_bad_samples
         self.timeout = timeout
         self.bad: dict[int, str] = {}  # index -> why the clip could not be read
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: _Pool | None = None
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -106,7 +110,7 @@ class Loader:
     def close(self) -> None:
         """End the worker processes; iterating again starts new ones."""
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.close()
             self._pool = None
 
     def __enter__(self) -> "Loader":
@@ -120,9 +124,10 @@ class Loader:
         if item.fatal:
             raise ListError(item.problem)
         if item.views is not None:
+            self.bad.pop(item.index, None)  # it was bad in an earlier epoch only
             return True
         self.bad[item.index] = item.problem
-        if len(self.bad) > self.max_bad_samples * len(self.dataset):
+        if len(self.bad) > self.max_bad_samples * len(self.dataset) + 1e-6:
             reasons = "".join(f"\n  {reason}" for reason in list(self.bad.values())[:5])
             raise BadSamplesError(
                 f"{len(self.bad)} of {len(self.dataset)} clips cannot be read, more than the share "
@@ -137,21 +142,19 @@ class Loader:
             yield from (self.dataset.fetch(index, epoch) for index in indices)
             return
         ahead = self.batch_size + 2 * self.num_workers
-        waiting: deque[tuple[int, Future]] = deque()
-        position = 0
+        coming = iter(indices)
+        waiting: deque[tuple[int, Future[Item]]] = deque()
         try:
-            while waiting or position < len(indices):
+            while True:
+                for index in islice(coming, ahead - len(waiting)):
+                    waiting.append((index, self._submit(index, epoch)))
+                if not waiting:
+                    return
+                index, future = waiting[0]
                 try:
-                    while position < len(indices) and len(waiting) < ahead:
-                        index = indices[position]
-                        waiting.append((index, self._submit(index, epoch)))
-                        position += 1
-                    item = waiting[0][1].result()
-                except BrokenProcessPool:
-                    self.close()
-                    lost = [index for index, _ in waiting]
-                    waiting.clear()
-                    yield from self._items_alone(lost, epoch)
+                    item = future.result()
+                except CancelledError:  # the loader was closed meanwhile: it starts again
+                    waiting[0] = (index, self._submit(index, epoch))
                 else:
                     waiting.popleft()
                     yield item
@@ -159,33 +162,10 @@ class Loader:
             for _, future in waiting:
                 future.cancel()
 
-    def _submit(self, index: int, epoch: int) -> Future:
+    def _submit(self, index: int, epoch: int) -> Future[Item]:
         if self._pool is None:
-            self._pool = self._start(self.num_workers)
-        return self._pool.submit(_fetch, index, epoch, self.timeout)
-
-    def _items_alone(self, indices: Sequence[int], epoch: int) -> Iterator[Item]:
-        """Read clips one at a time, so that the one which kills its process is found."""
-        pool = self._start(1)
-        for index in indices:
-            try:
-                yield pool.submit(_fetch, index, epoch, self.timeout).result()
-            except BrokenProcessPool:
-                pool.shutdown()
-                pool = self._start(1)
-                path = getattr(self.dataset, "samples", {index: index})[index]
-                path = getattr(path, "path", path)
-                reason = f"its reader crashed, or took longer than {self.timeout:g} s"
-                yield Item(index, problem=f"{path}: {reason}")
-        pool.shutdown()
-
-    def _start(self, num_workers: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            num_workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(pickle.dumps(self.dataset),),
-        )
+            self._pool = _Pool(self.dataset, self.num_workers, self.timeout)
+        return self._pool.submit(index, epoch)
 
 
 def _collate(items: Sequence[Item], number: int) -> Batch:
@@ -198,30 +178,137 @@ def _collate(items: Sequence[Item], number: int) -> Batch:
     )
 
 
+# --- the worker processes, from outside -----------------------------------------------------------
+
+
+class _Worker:
+    """A process that reads one clip at a time, and the only pipe to it.
+
+    Nothing is shared with other processes, so it can be killed at any moment, even while it
+    sends a clip: the pipe then ends.
+    """
+
+    def __init__(self, pickled_dataset: bytes) -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            # Ctrl-C is for the main process. Children inherit the mask of the thread that starts
+            # them; the tracker has to run before, because its start unblocks SIGINT.
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        context = multiprocessing.get_context("spawn")
+        self.pipe, far_end = context.Pipe()
+        self.process = context.Process(target=_work, args=(far_end, pickled_dataset), daemon=True)
+        self.process.start()
+        far_end.close()
+        self.is_ready = False
+
+    def ask(self, index: int, epoch: int, timeout: float) -> Item | str | None:
+        """The clip; the text of what `fetch` raised; None when the process died or was too slow."""
+        try:
+            if not self.is_ready:
+                self.is_ready = self.pipe.poll(START_LIMIT) and self.pipe.recv()
+            self.pipe.send((index, epoch))
+            return pickle.loads(self.pipe.recv_bytes()) if self.pipe.poll(timeout) else None
+        except (EOFError, OSError):
+            return None
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join(timeout=5)  # without limit a process in a dead file system would hold us
+        self.pipe.close()
+
+
+class _Pool:
+    """Workers, and as many threads of this process, each of which waits for a worker."""
+
+    def __init__(self, dataset: Dataset, num_workers: int, timeout: float) -> None:
+        self._dataset = dataset
+        self._pickled_dataset = pickle.dumps(dataset)
+        self._timeout = timeout
+        self._threads = ThreadPoolExecutor(num_workers, "loader")
+        self._lock = threading.Lock()  # of the three below
+        self._workers: set[_Worker] = set()
+        self._idle: list[_Worker] = []
+        self._closed = False
+
+    def submit(self, index: int, epoch: int) -> Future[Item]:
+        """Read a clip some time soon."""
+        return self._threads.submit(self._read, index, epoch)
+
+    def close(self) -> None:
+        """End all workers at once, whatever they do; clips that were asked for are cancelled."""
+        with self._lock:
+            self._closed = True
+            for worker in self._workers:
+                worker.process.kill()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for worker in self._workers:
+            worker.end()
+
+    def _read(self, index: int, epoch: int) -> Item:
+        for _ in range(2):
+            worker = self._take()
+            answer = worker.ask(index, epoch, self._timeout)
+            if answer is not None:
+                with self._lock:
+                    self._idle.append(worker)
+                break
+            self._drop(worker)
+        if isinstance(answer, str):
+            raise RuntimeError(f"a dataset's fetch must not raise, but this one did:\n{answer}")
+        if answer is not None:
+            return answer
+        if not worker.is_ready:
+            raise RuntimeError(
+                f"a loading process ended at its start (exit code {worker.process.exitcode}; it "
+                "may have said why above); a script that loads needs its code under "
+                "`if __name__ == '__main__':`, and without workers it runs in one process"
+            )
+        path = getattr(self._dataset, "samples", {index: index})[index]
+        path = getattr(path, "path", path)
+        reason = f"its reader crashed, or took longer than {self._timeout:g} s"
+        return Item(index, problem=f"{path}: {reason}")
+
+    def _take(self) -> _Worker:
+        with self._lock:
+            if self._closed:
+                raise CancelledError
+            if self._idle:
+                return self._idle.pop()
+            worker = _Worker(self._pickled_dataset)
+            self._workers.add(worker)
+            return worker
+
+    def _drop(self, worker: _Worker) -> None:
+        with self._lock:
+            if self._closed:
+                raise CancelledError
+            self._workers.discard(worker)
+        worker.end()
+
+
 # --- in a worker process --------------------------------------------------------------------------
 
-_dataset: Dataset
 
-
-def _start_worker(pickled_dataset: bytes) -> None:
-    global _dataset
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process
+def _work(pipe: Connection, pickled_dataset: bytes) -> None:
+    """Answer each (index, epoch) with its clip, until the other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limit_threads(1)
-    _dataset = pickle.loads(pickled_dataset)
+    dataset = pickle.loads(pickled_dataset)
+    try:
+        pipe.send(True)
+        while True:
+            index, epoch = pipe.recv()
+            try:
+                answer = pickle.dumps(dataset.fetch(index, epoch), pickle.HIGHEST_PROTOCOL)
+            except Exception:  # also of a clip that cannot be pickled
+                answer = pickle.dumps(traceback.format_exc())
+            pipe.send_bytes(answer)
+    except (EOFError, OSError):
+        return
 
 
 def _end_with_parent() -> None:
-    """A main process that was killed leaves no workers behind."""
+    """A main process that was killed leaves no workers behind, even one in a decoder that hangs."""
     multiprocessing.parent_process().join()
     os._exit(1)
-
-
-def _fetch(index: int, epoch: int, timeout: float) -> Item:
-    """Read a clip; past the time limit this process ends, even inside a decoder that hangs."""
-    with open(os.devnull, "w") as nowhere:
-        faulthandler.dump_traceback_later(timeout, exit=True, file=nowhere)
-        try:
-            return _dataset.fetch(index, epoch)
-        finally:
-            faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,50 @@
+# make demo   videos, training, evaluation and predictions on this machine, in minutes
+# make test   the tests
+PYTHON ?= python3
+VENV := .venv
+VENV26 := .venv-paddle26
+DATA := data/hmdb_data_demo
+RUN := output/demo/tsn
+
+.PHONY: demo demo-data test test-paddle26 lint clean
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+demo-data: $(VENV)/installed
+	$(VENV)/bin/python data_tools/make_demo.py $(DATA)/videos
+	$(VENV)/bin/python data_tools/avi2jpg.py $(DATA)/videos $(DATA)/frames
+	$(VENV)/bin/python data_tools/jpg2pkl.py $(DATA)/frames $(DATA)/pkl
+	$(VENV)/bin/python data_tools/data_list_gener.py $(DATA)/pkl $(DATA)
+
+demo: demo-data
+	$(VENV)/bin/python train.py --config configs/demo/tsn.yaml --save_dir $(RUN) --overwrite
+	$(VENV)/bin/python infer.py --config configs/demo/tsn.yaml --weights $(RUN)/best.pdparams --split test
+	$(VENV)/bin/python infer.py --config configs/demo/tsn.yaml --weights $(RUN)/best.pdparams \
+		--top-k 3 --output $(RUN)/predictions.jsonl \
+		$$(sed -n '1p;30p;60p' $(DATA)/test.list | sed 's|^pkl/|$(DATA)/videos/|;s|pkl$$|avi|')
+	@echo
+	@echo "Made here:"
+	@echo "  $(DATA)/            videos/, frames/, pkl/, lists, clips.png"
+	@echo "  $(RUN)/         best.pdparams, metrics.json, confusion_matrix.png, predictions.jsonl"
+	@echo "Dashboards:  $(VENV)/bin/visualdl --logdir output/demo   then open http://localhost:8040"
+	@echo "Your videos: see 'Your own videos' in README.md"
+
+test: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet -e ".[test]"
+	$(MAKE) lint
+	$(VENV)/bin/python -m pytest -q
+
+test-paddle26:
+	$(PYTHON) -m venv $(VENV26)
+	$(VENV26)/bin/python -m pip install --quiet -e ".[test]" "paddlepaddle==2.6.2" "numpy<2"
+	$(VENV26)/bin/python -m pytest -q
+
+lint:
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
+
+clean:
+	rm -rf $(VENV) $(VENV26) build dist *.egg-info

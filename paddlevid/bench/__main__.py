@@ -1,0 +1,287 @@
+"""Measure the step, the prediction, the reading or the preparation: -> one JSON line."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import joblib
+import numpy as np
+
+from paddlevid import runtime
+from paddlevid.data.dataset import HMDB51Dataset, Sample
+from paddlevid.data.decode import limit_threads
+from paddlevid.data.frames import write_frames
+from paddlevid.data.loader import Batch, Loader
+from paddlevid.data.sample import SegmentSampler
+from paddlevid.data.transform import CenterCrop, Compose, Normalize, ResizeShortSide
+from paddlevid.flags import Parser, at_least
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(
+        prog="python -m paddlevid.bench",
+        description="train: a training step; infer: a batch through the network; read: clips from "
+        "video files through the loader; prepare: frames from videos to JPEG files, beside the "
+        "book's loop. Random weights and made-up videos: only the time counts.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    positive = at_least(1)
+    parser.add_argument("what", choices=list(BENCHES))
+    parser.add_argument("--model", default="tsn_r50", help="train, infer: of create_model")
+    parser.add_argument(
+        "--clips", type=positive, default=4, help="clips in a batch; prepare: videos"
+    )
+    parser.add_argument(
+        "--frames", type=positive, default=3, help="T of a clip; prepare: of a video"
+    )
+    parser.add_argument(
+        "--size", type=positive, default=112, help="pixels; read, prepare: of the video"
+    )
+    parser.add_argument(
+        "--steps", type=positive, default=10, help="measurements, after a first one"
+    )
+    parser.add_argument("--workers", type=positive, default=1, help="read, prepare: processes")
+    parser.add_argument("--videos", type=Path, help="read, prepare: a folder of real videos to use")
+    parser.add_argument("--device", default="cpu", help="train, infer: cpu or gpu")
+    parser.add_argument(
+        "--paddle-defaults", action="store_true",
+        help="train, infer: leave out paddlevid's process settings",
+    )  # fmt: skip
+    parser.add_argument(
+        "--compare", action="store_true",
+        help="train, infer: run with paddlevid's and with Paddle's process settings in turn",
+    )  # fmt: skip
+    return parser.parse_args(argv)
+
+
+def median_seconds(action: Callable[[], None], steps: int) -> float:
+    """The median time of an action, called once before."""
+    action()
+    times = []
+    for _ in range(steps):
+        started = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def bench_train(args: argparse.Namespace) -> dict[str, float]:
+    """A training step, as train.py makes it."""
+    import paddle
+
+    from paddlevid.models import create_model
+    from paddlevid.optim import create_optimizer
+    from paddlevid.trainer import train_step
+
+    model = create_model(args.model, num_classes=10)
+    model.train()
+    optimizer = create_optimizer("momentum", model.parameters(), weight_decay=1e-4)
+    optimizer.set_lr(0.001)
+    scaler = paddle.amp.GradScaler(enable=False)
+    loss_fn = paddle.nn.CrossEntropyLoss()
+    batch = _batch(args)
+    seconds = median_seconds(
+        lambda: train_step(model, loss_fn, optimizer, scaler, [batch]), args.steps
+    )
+    return {"seconds_per_step": seconds, "clips_per_second": args.clips / seconds}
+
+
+def bench_infer(args: argparse.Namespace) -> dict[str, float]:
+    """A batch through the network in evaluation mode."""
+    import paddle
+
+    from paddlevid.metrics import score_views
+    from paddlevid.models import create_model
+
+    model = create_model(args.model, num_classes=10)
+    model.eval()
+    batch = _batch(args)
+
+    def infer() -> None:
+        with paddle.no_grad():
+            score_views(model, batch).numpy()
+
+    seconds = median_seconds(infer, args.steps)
+    return {"seconds_per_batch": seconds, "clips_per_second": args.clips / seconds}
+
+
+def _batch(args: argparse.Namespace) -> Batch:
+    rng = np.random.default_rng(0)
+    shape = (args.clips, 3, args.frames, args.size, args.size)
+    return Batch(
+        clips=rng.standard_normal(shape, dtype=np.float32),
+        labels=rng.integers(0, 10, args.clips),
+        indices=np.arange(args.clips),
+    )
+
+
+def bench_read(args: argparse.Namespace) -> dict[str, float]:
+    """Batches of sampled, resized, normalised clips from video files."""
+    with tempfile.TemporaryDirectory() as folder:
+        videos = _videos(args, Path(folder))
+        samples = [Sample(videos[i % len(videos)], 0) for i in range(args.clips * args.steps)]
+        normalize = Normalize((0.45,) * 3, (0.225,) * 3)
+        transform = Compose([ResizeShortSide(args.size)], normalize, CenterCrop(args.size))
+        dataset = HMDB51Dataset(samples, SegmentSampler(args.frames), transform)
+        with Loader(dataset, args.clips, num_workers=args.workers) as loader:
+            next(iter(loader.batches()))  # the workers' start does not count
+            times, started = [], time.perf_counter()
+            for _ in loader.batches():
+                times.append(time.perf_counter() - started)
+                started = time.perf_counter()
+    return {
+        "seconds_per_batch": statistics.median(times),
+        "clips_per_second": len(samples) / sum(times),
+    }
+
+
+def bench_prepare(args: argparse.Namespace) -> dict[str, float]:
+    """Frames a second of avi2jpg's work, and of the book's loop in turn with it."""
+    ours, book = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        videos = _videos(args, Path(folder))
+        parallel = joblib.Parallel(args.workers)
+        parallel(joblib.delayed(limit_threads)(1) for _ in range(args.workers))  # start them
+        for step in range(args.steps):
+            target = Path(folder, f"ours{step}")
+            started = time.perf_counter()
+            frames = parallel(joblib.delayed(_extract)(video, target) for video in videos)
+            ours.append(sum(frames) / (time.perf_counter() - started))
+            target = Path(folder, f"book{step}")
+            started = time.perf_counter()
+            written = sum(_extract_as_the_book(video, target / video.name) for video in videos)
+            book.append(written / (time.perf_counter() - started))
+    ours_fps, book_fps = statistics.median(ours), statistics.median(book)
+    return {
+        "frames_per_second": ours_fps,
+        "book_frames_per_second": book_fps,
+        "speedup": ours_fps / book_fps,
+    }
+
+
+def _extract(video: Path, target: Path) -> int:
+    limit_threads(1)
+    return write_frames(video, target / video.name)
+
+
+def _extract_as_the_book(video: Path, folder: Path) -> int:
+    """One process, every frame through cv2.imwrite with quality 95."""
+    folder.mkdir(parents=True)
+    capture, number = cv2.VideoCapture(str(video)), 0
+    while True:
+        success, frame = capture.read()
+        if not success:
+            break
+        number += 1
+        cv2.imwrite(str(folder / f"{number}.jpg"), frame, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    capture.release()
+    return number
+
+
+def _videos(args: argparse.Namespace, folder: Path) -> list[Path]:
+    """The user's videos, or made-up ones with moving noise."""
+    if args.videos:
+        from paddlevid.data.decode import is_video
+
+        videos = sorted(path for path in args.videos.rglob("*") if is_video(path))
+        if not videos:
+            raise ValueError(f"--videos {args.videos}: no videos in this folder")
+        return videos
+    rng = np.random.default_rng(0)
+    size = (args.size * 4 // 3, args.size)
+    num_frames = max(args.frames, 60)
+    videos = []
+    for number in range(args.clips):
+        videos.append(folder / f"{number}.avi")
+        writer = cv2.VideoWriter(str(videos[-1]), cv2.VideoWriter.fourcc(*"XVID"), 25, size)
+        picture = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (2 * size[0], size[1]))
+        for t in range(num_frames):
+            writer.write(np.roll(picture, 3 * t, axis=1)[:, : size[0]].copy())
+        writer.release()
+    return videos
+
+
+BENCHES: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {
+    "train": bench_train,
+    "infer": bench_infer,
+    "read": bench_read,
+    "prepare": bench_prepare,
+}
+
+
+def compare(argv: list[str], steps: int) -> dict[str, object]:
+    """The same measurement in processes with paddlevid's and with Paddle's settings, in turn."""
+    argv = [word for word in argv if word != "--compare"]
+    command = [sys.executable, "-m", "paddlevid.bench", *argv]
+    results: dict[str, list[dict]] = {"paddlevid": [], "paddle_defaults": []}
+    env = {
+        k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")
+    }
+    for _ in range(3):
+        for name, flags in (("paddlevid", []), ("paddle_defaults", ["--paddle-defaults"])):
+            run = subprocess.run([*command, *flags], env=env, stdout=subprocess.PIPE, check=True)
+            results[name].append(json.loads(run.stdout.decode().splitlines()[-1]))
+    best = {
+        name: max(runs, key=lambda run: run["clips_per_second"]) for name, runs in results.items()
+    }
+    rates = {name: run["clips_per_second"] for name, run in best.items()}
+    return {
+        **best["paddlevid"],
+        "paddle_defaults": best["paddle_defaults"],
+        "speedup": rates["paddlevid"] / rates["paddle_defaults"],
+    }
+
+
+def machine() -> dict[str, object]:
+    """What the numbers depend on."""
+    import paddle
+
+    return {
+        "processor": runtime.processor() or platform.processor(),
+        "cores": runtime.usable_cores(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "mkl": os.environ.get("MKL_DEBUG_CPU_TYPE"),
+        "device": paddle.device.get_device(),
+        "python": platform.python_version(),
+        "paddle": paddle.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "peak_memory_mb": runtime.peak_memory_mb(),
+    }
+
+
+def main() -> int:
+    """Measure; -> exit code."""
+    args = parse_args()
+    try:
+        if args.compare:
+            print(json.dumps(compare(sys.argv[1:], args.steps)))
+            return 0
+        if not args.paddle_defaults:
+            runtime.configure()
+        import paddle
+
+        paddle.set_device(args.device)
+        figures = BENCHES[args.what](args)
+    except (ValueError, OSError, subprocess.CalledProcessError) as error:
+        print(f"paddlevid.bench: {error}", file=sys.stderr)
+        return 1
+    figures = {name: round(value, 6) for name, value in figures.items()}
+    flags = {name: getattr(args, name) for name in ("clips", "frames", "size", "steps", "workers")}
+    what = {"bench": args.what, "model": args.model if args.what in ("train", "infer") else None}
+    print(json.dumps({**what, **flags, **figures, **machine()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""Command lines: what the scripts and tools share beside argparse."""
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit with 2."""
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """The type of a flag that takes whole numbers from `low` up."""
+
+    def whole_number(text: str) -> int:
+        if not text.isdecimal() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"needs a whole number from {low} up, not {text!r}")
+        return int(text)
+
+    return whole_number

@@ -1,0 +1,205 @@
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_video
+
+import infer
+import train
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def weights(small_config, tmp_path):
+    """Weights of a short run on dark and light clips."""
+    folder = tmp_path / "run"
+    words = ["--config", small_config, "--save_dir", folder, "--epoch", "8", "--seed", "3"]
+    assert train.main([str(word) for word in words]) == 0
+    return folder / "best.pdparams"
+
+
+@pytest.fixture
+def run(small_config, weights):
+    """infer.main with the config, the weights and these words: -> exit code"""
+    return lambda *words: infer.main(
+        ["--config", str(small_config), "--weights", str(weights), *map(str, words)]
+    )
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """A folder with a dark and a light video, names with a space and Chinese characters."""
+    for name, level in (("暗 clip.avi", 45), ("light clip.AVI", 205)):
+        write_video(tmp_path / "videos" / name, np.full((9, 32, 40, 3), level, np.uint8))
+    return tmp_path / "videos"
+
+
+def rows_of(file):
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_folder_of_videos_is_predicted_with_class_names(run, videos, tmp_path, capsys):
+    output = tmp_path / "predictions.jsonl"
+    assert run(videos, "--top-k", 1, "--output", output) == 0
+    rows = rows_of(output)
+    assert {Path(row["path"]).name: row["classes"] for row in rows} == {
+        "暗 clip.avi": ["dark"],
+        "light clip.AVI": ["light"],
+    }
+    assert all(0.5 < row["probabilities"][0] <= 1 for row in rows)
+    assert "dark" in capsys.readouterr().out
+
+
+def test_video_frames_and_pickles_of_a_clip_get_the_same_answer(run, small_data, tmp_path):
+    from paddlevid.data.decode import read_pickled_clip
+
+    clip = small_data / "clip 13.pkl"
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, frame in enumerate(read_pickled_clip(clip).frames, start=1):
+        (folder / f"{number}.jpg").write_bytes(frame)
+    listed = tmp_path / "some.txt"
+    listed.write_text(f"{clip}\n")
+    output = tmp_path / "p.jsonl"
+    assert run(clip, folder, listed, "--output", output) == 0
+    probabilities = [row["probabilities"] for row in rows_of(output)]
+    assert len(probabilities) == 3
+    assert probabilities[0] == probabilities[1] == probabilities[2]
+
+
+def test_without_input_the_infer_list_is_predicted_beside_its_labels(run, tmp_path):
+    output = tmp_path / "p.csv"
+    assert run("--output", output) == 0
+    with open(output, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == ["dark", "dark", "light", "light"]
+    assert [row["class_1"] for row in rows] == ["dark", "dark", "light", "light"]
+    assert float(rows[0]["probability_1"]) + float(rows[0]["probability_2"]) == pytest.approx(1)
+
+
+def test_a_broken_input_is_reported_beside_the_others(run, videos, tmp_path, capsys):
+    (videos / "broken.mp4").write_bytes(b"not a video at all")
+    output = tmp_path / "p.jsonl"
+    assert run(videos, videos / "missing.avi", "--output", output) == 1
+    rows = {Path(row["path"]).name: row for row in rows_of(output)}
+    assert len(rows) == 4
+    assert "cannot be decoded" in rows["broken.mp4"]["problem"]
+    assert "does not exist" in rows["missing.avi"]["problem"]
+    assert rows["light clip.AVI"]["classes"][0] == "light"
+    assert "2 of 4 inputs could not be read" in capsys.readouterr().err
+
+
+def test_all_inputs_broken_is_reported_too(run, tmp_path, capsys):
+    assert run(tmp_path / "a.avi", tmp_path / "b.avi") == 1
+    assert "2 of 2 inputs could not be read" in capsys.readouterr().err
+
+
+def test_an_evaluation_writes_its_figures_beside_the_weights(run, weights, capsys):
+    assert run("--split", "test") == 0
+    metrics = json.loads((weights.parent / "metrics.json").read_text())
+    assert metrics.keys() >= {"top1", "top5", "mean_class_accuracy", "num_clips", "num_bad"}
+    assert (metrics["top1"], metrics["num_clips"], metrics["num_bad"]) == (1.0, 4, 0)
+    with open(weights.parent / "confusion_matrix.csv", newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["label", "dark", "light"],
+            ["dark", "2", "0"],
+            ["light", "0", "2"],
+        ]
+    with open(weights.parent / "per_class.csv", newline="") as file:
+        assert [row["clips"] for row in csv.DictReader(file)] == ["2", "2"]
+    assert (weights.parent / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
+    assert "test: top-1 1.0000" in capsys.readouterr().out
+
+
+def test_the_other_splits_have_files_of_their_own(run, weights):
+    assert run("--split", "train") == 0
+    assert json.loads((weights.parent / "metrics_train.json").read_text())["num_clips"] == 8
+    assert not (weights.parent / "metrics.json").exists()
+    assert run("--split", "valid") == 0
+    assert json.loads((weights.parent / "metrics_valid.json").read_text())["num_clips"] == 4
+
+
+def test_bad_clips_of_a_list_are_counted_and_limited(run, weights, small_data, tmp_path, capsys):
+    for name in ("clip 13.pkl", "clip 15.pkl"):
+        shutil.copy(small_data / name, tmp_path)
+    (tmp_path / "clip 14.pkl").write_bytes(b"junk")
+    listed = tmp_path / "test.list"
+    listed.write_text("clip 13.pkl\nclip 14.pkl\nclip 15.pkl\n")
+    words = ("--split", "test", "-o", f"TEST.filelist={listed}")
+    assert run(*words) == 1
+    assert (
+        "1 of 3 clips cannot be read, more than the share max_bad_samples"
+        in capsys.readouterr().err
+    )
+    assert run(*words, "-o", "TRAIN.max_bad_samples=0.5") == 1
+    metrics = json.loads((weights.parent / "metrics.json").read_text())
+    assert (metrics["num_clips"], metrics["num_bad"]) == (2, 1)
+    assert "left out: " in capsys.readouterr().err
+
+
+def test_several_clips_and_crops_are_averaged(run, videos, tmp_path):
+    rng = np.random.default_rng(0)
+    noisy = write_video(
+        videos / "noisy.avi", rng.integers(0, 256, (30, 40, 64, 3)).astype(np.uint8)
+    )
+    results = []
+    for words in ((), ("--crops", 3), ("--crops", 10), ("--num-clips", 3)):
+        output = tmp_path / "p.jsonl"
+        assert run(noisy, *words, "--output", output) == 0
+        results.append(tuple(rows_of(output)[0]["probabilities"]))
+    assert len(set(results)) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["EMPTY"], "no video, .pkl or image files in this folder"),
+        (["nowhere.list"], "there is no list file nowhere.list"),
+        (["--weights", "nowhere.pdparams"], "cannot read the weights nowhere.pdparams"),
+        (["-o", "MODEL.name=tsn_r34"], "missing"),
+        (["-o", "INFER.filelist="], "nothing to predict"),
+        (["--device", "gpu:9"], "there is no such GPU"),
+    ],
+)
+def test_wrong_input_gets_one_readable_line(run, tmp_path, capsys, words, message):
+    (tmp_path / "empty").mkdir()
+    words = [str(tmp_path / "empty") if word == "EMPTY" else word for word in words]
+    assert run(*words) == 1
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a.avi", "--split", "test"], "give either INPUT or --split"),
+        (["--output", "p.xml"], "needs a name that ends in .jsonl or .csv"),
+        (["--split", "test", "--output", "p.csv"], "--output is for predictions"),
+        (["--top-k", "0"], "needs a whole number from 1 up"),
+        (["--num-clips", "0"], "needs a whole number from 1 up"),
+    ],
+)
+def test_wrong_flags_are_refused(run, capsys, words, message):
+    try:
+        code = run(*words)
+    except SystemExit as ended:
+        code = ended.code
+    assert code in (1, 2)
+    assert message in capsys.readouterr().err
+
+
+def test_help_answers_without_paddle():
+    code = (
+        "import sys, infer\ntry: infer.main(['--help'])\n"
+        "except SystemExit: print('paddle' in sys.modules)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert "--weights" in out and out.splitlines()[-1] == "False"

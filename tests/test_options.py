@@ -1,0 +1,271 @@
+"""Every key of a config and every flag of train.py and infer.py changes something."""
+
+import dataclasses
+import json
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+import infer
+import train
+from paddlevid import build
+from paddlevid.checkpoint import load_checkpoint
+from paddlevid.config import SECTIONS, load_config
+
+ROOT = Path(__file__).parents[1]
+
+# What makes each key visible: other overrides, set both times, and then another value of the key.
+# A third entry names what is looked at, where it is not what training or prediction computes.
+KEYS: dict[str, tuple] = {
+    "MODEL.name": ([], "tsn_r34"),
+    "MODEL.num_classes": ([], 4),
+    "MODEL.format": ([], "mp4", "error"),
+    "MODEL.num_layers": (["MODEL.name=TSN", "MODEL.num_layers=18"], 34),
+    "MODEL.arguments": ([], {"width": 8, "dropout": 0.9}),
+    "MODEL.pretrained": ([], "imagenet", "download"),
+    "MODEL.seg_num": ([], 3),
+    "MODEL.seglen": ([], 2),
+    "MODEL.sampling": (["MODEL.seg_num=5"], "book", "figures"),
+    "MODEL.interval": (["MODEL.sampling=dense"], 2),
+    "MODEL.fixed_size": ([], [33, 50]),
+    "MODEL.image_mean": ([], [0.4, 0.4, 0.4]),
+    "MODEL.image_std": ([], [0.4, 0.4, 0.4]),
+    "TRAIN.filelist": ([], "LIST"),
+    "TRAIN.epoch": ([], 1),
+    "TRAIN.batch_size": ([], 2),
+    "TRAIN.accumulate": ([], 2),
+    "TRAIN.seg_num": ([], 4),
+    "TRAIN.num_reader_threads": ([], 1, "workers"),
+    "TRAIN.max_bad_samples": (["TRAIN.filelist=BROKEN"], 1.0, "error"),
+    "TRAIN.short_size": (["TRAIN.crop=random"], 40),
+    "TRAIN.target_size": ([], 28),
+    "TRAIN.crop": ([], "random"),
+    "TRAIN.crop_scales": ([], [0.5]),
+    "TRAIN.crop_positions": ([], 13),
+    "TRAIN.flip": ([], 1.0),
+    "TRAIN.color_jitter": ([], 0.4),
+    "TRAIN.optimizer": ([], "adamw"),
+    "TRAIN.learning_rate": ([], 0.03),
+    "TRAIN.lr_policy": ([], "cosine"),
+    "TRAIN.lr_steps": ([], [1]),
+    "TRAIN.learning_rate_decay": (["TRAIN.lr_steps=[1]"], 0.5),
+    "TRAIN.lr_per": (["TRAIN.lr_policy=cosine"], "step"),
+    "TRAIN.warmup_epochs": ([], 1),
+    "TRAIN.momentum": ([], 0.5),
+    "TRAIN.nesterov": ([], True),
+    "TRAIN.l2_weight_decay": ([], 0.1),
+    "TRAIN.clip_norm": ([], 0.01),
+    "TRAIN.clip_value": ([], 0.001),
+    "TRAIN.label_smoothing": ([], 0.2),
+    "TRAIN.amp": ([], True, "error"),
+    "TRAIN.use_gpu": ([], False, "device"),
+    "TRAIN.seed": ([], 7),
+    "TRAIN.early_stop": (["TRAIN.learning_rate=0.0", "TRAIN.epoch=4"], 1, "steps"),
+    "TRAIN.keep_checkpoints": ([], 1, "files"),
+    "VALID.filelist": ([], "LIST", "figures"),
+    "VALID.batch_size": ([], 1, "batches"),
+    "VALID.short_size": ([], 40, "figures"),
+    "VALID.target_size": ([], 24, "figures"),
+    "VALID.seg_num": ([], 5, "figures"),
+    "VALID.num_clips": ([], 2, "figures"),
+    "VALID.crops": (["VALID.short_size=40"], 3, "figures"),
+    "VALID.num_reader_threads": ([], 1, "workers"),
+}
+for _section in ("TEST", "INFER"):
+    for _key in ("filelist", "batch_size", "short_size", "target_size", "seg_num", "num_clips",
+                 "crops", "num_reader_threads"):  # fmt: skip
+        _others, _value, *_what = KEYS[f"VALID.{_key}"]
+        _what = ["scores"] if _what == ["figures"] else _what
+        KEYS[f"{_section}.{_key}"] = (
+            [text.replace("VALID", _section) for text in _others], _value, *_what,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """Lists of 6 and 4 clips of noise in three classes, one with a broken clip, and a config."""
+    folder = tmp_path_factory.mktemp("noise")
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        frames = rng.integers(0, 256, (12, 36, 48, 3)).astype(np.uint8)
+        encoded = [cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames]
+        (folder / f"{number}.pkl").write_bytes(pickle.dumps((str(number), number % 3, encoded)))
+    names = [f"{number}.pkl" for number in range(10)]
+    lists = {"train": names[:6], "test": names[6:], "other": names[3:9]}
+    lists["broken"] = [*names[:6], "missing.pkl"]
+    for name, lines in lists.items():
+        (folder / f"{name}.list").write_text("\n".join(lines))
+    reader = {"batch_size": 4, "short_size": 32, "target_size": 32}
+    sections = {
+        "MODEL": {"name": "tsn_r18", "num_classes": 3, "seg_num": 2,
+                  "arguments": {"width": 8, "dropout": 0.1}},
+        "TRAIN": {**reader, "batch_size": 3, "epoch": 2, "filelist": f"{folder}/train.list"},
+        **{name: {**reader, "filelist": f"{folder}/test.list"}
+           for name in ("VALID", "TEST", "INFER")},
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(sections))
+    return folder
+
+
+def set_key(noise, key, value):
+    lists = {"LIST": f"{noise}/other.list", "BROKEN": f"{noise}/broken.list"}
+    return f"{key}={lists.get(value, value) if isinstance(value, str) else repr(value)}"
+
+
+def run_train(noise, folder, overrides, *flags):
+    words = [word for override in overrides for word in ("-o", override)]
+    config = noise / "config.yaml"
+    return train.main(["--config", str(config), "--save_dir", str(folder), *words, *flags])
+
+
+def look(what, noise, folder, overrides, capsys, monkeypatch):
+    """What a run with these overrides shows of itself."""
+    config = load_config(noise / "config.yaml", overrides)
+    section = overrides[-1].partition(".")[0].lower() if overrides else "train"
+    if what in ("workers", "batches"):
+        if section == "train":
+            loader = build.build_train_loader(config)
+        else:
+            loader = build.build_test_loader(config, section)
+        return loader.num_workers if what == "workers" else len(loader)
+    if what == "device":
+        return build.choose_device(config)
+    if what == "download":
+        monkeypatch.setattr(build, "download", lambda *_: (_ for _ in ()).throw(OSError("asked")))
+    code = run_train(noise, folder, overrides)
+    output = capsys.readouterr()
+    if what in ("error", "download"):
+        return code, output.err if "train.py: " in output.err else ""
+    assert code == 0, output.err
+    if what == "files":
+        return sorted(path.name for path in (folder / "checkpoints").iterdir())
+    state, _ = load_checkpoint(folder / "checkpoints")
+    if what == "steps":
+        return state["progress"]["step"]
+    if what == "figures":
+        rows = (folder / "metrics.csv").read_text().splitlines()
+        return [row for row in rows if ",val," in row]
+    return {name: array.tobytes() for name, array in state["model"].items()}
+
+
+def scores(noise, weights, overrides, section):
+    """What infer.py computes of the section's list."""
+    words = [word for override in overrides for word in ("-o", override)]
+    start = ["--config", str(noise / "config.yaml"), "--weights", str(weights), *words]
+    if section == "test":
+        infer.main([*start, "--split", "test"])
+        return (weights.parent / "metrics.json").read_text()
+    output = weights.parent / "predictions.jsonl"
+    infer.main([*start, "--output", str(output)])
+    return output.read_text()
+
+
+def test_the_table_names_every_key():
+    fields = {
+        f"{name.upper()}.{field.name}"
+        for name, kind in SECTIONS.items()
+        for field in dataclasses.fields(kind)
+    }
+    assert set(KEYS) == fields
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_changes_something(key, noise, tmp_path, capsys, monkeypatch):
+    others, value, *what = KEYS[key]
+    what = what[0] if what else "weights"
+    others = [set_key(noise, *other.split("=", 1)) for other in others]
+    changed = [*others, set_key(noise, key, value)]
+    if what == "scores":
+        run_train(noise, tmp_path / "run", [])
+        weights = tmp_path / "run" / "best.pdparams"
+        section = key.partition(".")[0].lower()
+        first = scores(noise, weights, others, section)
+        assert first != scores(noise, weights, changed, section)
+        return
+    unchanged = others or [f"{key.partition('.')[0]}.batch_size=3"] * (what in ("batches",))
+    first = look(what, noise, tmp_path / "one", unchanged, capsys, monkeypatch)
+    assert first != look(what, noise, tmp_path / "two", changed, capsys, monkeypatch)
+
+
+def flags_of(script):
+    text = subprocess.run(
+        [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    return set(re.findall(r"(?<![\w-])--?[a-z][a-z_-]*", text)) - {"--help", "-h"}
+
+
+TRAIN_FLAGS = {
+    "--epoch": ["--epoch", "1"],
+    "--seed": ["--seed", "4"],
+    "-o": ["-o", "TRAIN.learning_rate=0.5"],
+    "--pretrain": ["--pretrain", "WEIGHTS"],
+    "--resume": ["--resume"],
+    "--overwrite": ["--overwrite", "--seed", "5"],
+    "--device": ["--device", "gpu:99"],
+    "--amp": ["--amp", "--device", "cpu"],
+    "--use_gpu": ["--use_gpu", "false"],
+    "--config": [],
+    "--save_dir": [],
+}
+
+
+def test_every_flag_of_train_changes_something(noise, tmp_path, capsys):
+    assert set(TRAIN_FLAGS) == flags_of("train.py") - {"-o-"}
+    assert run_train(noise, tmp_path / "run", []) == 0
+    plain, _ = load_checkpoint(tmp_path / "run" / "checkpoints")
+    capsys.readouterr()
+    for flag in ("--epoch", "--seed", "-o", "--pretrain"):
+        words = [w.replace("WEIGHTS", f"{tmp_path}/run/best.pdparams") for w in TRAIN_FLAGS[flag]]
+        folder = tmp_path / flag.strip("-")
+        assert run_train(noise, folder, [], *words) == 0
+        other, _ = load_checkpoint(folder / "checkpoints")
+        assert (other["model"]["fc.weight"] != plain["model"]["fc.weight"]).any(), flag
+    capsys.readouterr()
+    assert run_train(noise, tmp_path / "run", []) == 1
+    assert run_train(noise, tmp_path / "run", [], "--resume", "--epoch", "3") == 0
+    assert "resuming in epoch 3" in capsys.readouterr().out
+    assert run_train(noise, tmp_path / "run", [], *TRAIN_FLAGS["--overwrite"]) == 0
+    assert run_train(noise, tmp_path / "x", [], *TRAIN_FLAGS["--device"]) == 1
+    assert run_train(noise, tmp_path / "x", [], *TRAIN_FLAGS["--amp"]) == 1
+    assert "mixed precision" in capsys.readouterr().err
+    assert run_train(noise, tmp_path / "gpu", [], *TRAIN_FLAGS["--use_gpu"]) == 0
+    assert capsys.readouterr().out.startswith("computing on cpu")
+
+
+def test_every_flag_of_infer_changes_something(noise, tmp_path, capsys):
+    run_train(noise, tmp_path / "run", ["INFER.short_size=40"])
+    start = ["--config", str(noise / "config.yaml"), "-o", "INFER.short_size=40"]
+    start += ["--weights", f"{tmp_path}/run/best.pdparams"]
+    capsys.readouterr()
+
+    def shown(*words):
+        code = infer.main([*start, *words])
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    plain = shown()
+    assert plain[0] == 0
+    changes = {
+        "--top-k": ["--top-k", "1"],
+        "--num-clips": ["--num-clips", "2"],
+        "--crops": ["--crops", "3"],
+        "-o": ["-o", "INFER.seg_num=5"],
+        "--split": ["--split", "valid"],
+        "--device": ["--device", "gpu:99"],
+        "--output": ["--output", f"{tmp_path}/p.jsonl"],
+        "--weights": ["--weights", "nowhere.pdparams"],
+        "--config": ["--config", "nowhere.yaml"],
+    }
+    assert set(changes) == flags_of("infer.py")
+    for flag, words in changes.items():
+        assert shown(*words) != plain, flag
+    rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert len(rows) == 4
+    assert shown(f"{noise}/3.pkl") != plain

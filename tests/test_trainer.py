@@ -1,0 +1,323 @@
+import csv
+import os
+import signal
+import threading
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from paddlevid.checkpoint import load_checkpoint
+from paddlevid.data.dataset import Item
+from paddlevid.data.loader import BadSamplesError, Batch, Loader
+from paddlevid.optim import Schedule, create_optimizer
+from paddlevid.trainer import Interrupted, Settings, evaluate, fit, train_step
+from paddlevid.weights import read_weights
+
+NUM_CLASSES = 3
+
+
+class Clips:
+    """Clips whose brightness tells the class; those in `broken` cannot be read."""
+
+    def __init__(self, num_clips, broken=()):
+        self.num_clips, self.broken = num_clips, broken
+
+    def __len__(self):
+        return self.num_clips
+
+    def fetch(self, index, epoch=0):
+        if index in self.broken:
+            return Item(index, problem=f"clip {index}: broken")
+        rng = np.random.default_rng([index, epoch])
+        label = index % NUM_CLASSES
+        clip = rng.normal(label, 0.1, (1, 3, 2, 4, 4)).astype(np.float32)
+        return Item(index, clip, label)
+
+
+class Tiny(nn.Layer):
+    """A network with dropout, so that the random draws count."""
+
+    def __init__(self, dropout=0.5):
+        super().__init__()
+        self.hidden = nn.Linear(96, 16)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(16, NUM_CLASSES)
+
+    def forward(self, clip):
+        return self.out(self.dropout(nn.functional.relu(self.hidden(clip.flatten(1)))))
+
+
+def parts(rate=0.05, dropout=0.5, epochs=3, optimizer="momentum"):
+    paddle.seed(1)
+    model = Tiny(dropout)
+    schedule = Schedule(rate, epochs, policy="cosine", per_step=True)
+    return model, nn.CrossEntropyLoss(), create_optimizer(optimizer, model.parameters()), schedule
+
+
+def settings(folder, **changes):
+    folder.mkdir(exist_ok=True)
+    return Settings(folder, **{"epochs": 3, "classes": ["a", "b", "c"], **changes})
+
+
+def train_loader(num_clips=22, **changes):
+    return Loader(Clips(num_clips, **changes), 4, shuffle=True, seed=5, max_bad_samples=0.5)
+
+
+def weights_of(model):
+    return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
+
+
+def assert_same(first, second):
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+
+
+def no_amp():
+    return paddle.amp.GradScaler(enable=False)
+
+
+def batch_of(indices):
+    items = [Clips(100).fetch(index) for index in indices]
+    clips = np.concatenate([item.views for item in items])
+    return Batch(clips, np.array([item.label for item in items]), np.array(indices))
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4), (5, 3, 1), (9, 1)])
+def test_accumulated_gradients_equal_those_of_the_large_batch(sizes):
+    indices = list(range(sum(sizes)))
+    cuts = np.cumsum((0, *sizes))
+    small = [batch_of(indices[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    trained = []
+    for batches in (small, [batch_of(indices)]):
+        model, loss_fn, optimizer, _ = parts(dropout=0.0)
+        optimizer.set_lr(0.1)
+        for _ in range(3):
+            result = train_step(model, loss_fn, optimizer, no_amp(), batches)
+        trained.append((weights_of(model), result.loss))
+    for name, value in trained[0][0].items():
+        np.testing.assert_allclose(value, trained[1][0][name], rtol=1e-5, atol=1e-6)
+    assert trained[0][1] == pytest.approx(trained[1][1], rel=1e-5)
+
+
+def test_the_tail_of_an_epoch_that_does_not_fill_a_group_is_trained_too(tmp_path):
+    model, loss_fn, optimizer, schedule = parts(epochs=1)
+    progress = fit(
+        model, loss_fn, optimizer, schedule, train_loader(22), None,
+        settings(tmp_path, epochs=1, accumulate=4),
+    )  # fmt: skip
+    assert progress.step == 2  # six batches: four and two
+
+
+def test_gradient_clipping_limits_the_step():
+    changes = []
+    for clip_norm, clip_value in ((0.0, 0.0), (1e-3, 0.0), (0.0, 1e-4)):
+        model, loss_fn, optimizer, _ = parts(dropout=0.0)
+        before = weights_of(model)
+        optimizer.set_lr(1.0)
+        batches = [batch_of(range(6))]
+        train_step(model, loss_fn, optimizer, no_amp(), batches, clip_norm, clip_value)
+        after = weights_of(model)
+        changes.append(np.concatenate([(after[n] - before[n]).ravel() for n in before]))
+    assert np.linalg.norm(changes[0]) > 1e-2
+    assert np.linalg.norm(changes[1]) == pytest.approx(1e-3, rel=1e-2)
+    assert np.abs(changes[2]).max() == pytest.approx(1e-4, rel=1e-2)
+
+
+def test_training_learns_and_keeps_the_best_and_the_last(tmp_path):
+    model, loss_fn, optimizer, schedule = parts(0.01, 0.0, epochs=6, optimizer="adamw")
+    valid = Loader(Clips(9), 4)
+    progress = fit(
+        model, loss_fn, optimizer, schedule, train_loader(90), valid, settings(tmp_path, epochs=6)
+    )
+    assert progress.best == 1.0
+    assert (tmp_path / "best.pdparams").exists()
+    checkpoints = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert checkpoints == ["step_00000115.ckpt", "step_00000138.ckpt"]
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    val = [row for row in rows if row["split"] == "val"]
+    assert [int(row["epoch"]) for row in val] == [1, 2, 3, 4, 5, 6]
+    assert max(float(row["top1"]) for row in val) == 1.0
+    rates = [float(row["learning_rate"]) for row in rows if row["learning_rate"]]
+    assert rates[0] == pytest.approx(0.01) and rates[-1] < 0.001
+
+
+def test_best_weights_are_those_of_the_best_epoch_not_the_last(tmp_path, monkeypatch):
+    model, loss_fn, optimizer, schedule = parts()
+    scores = iter([0.5, 0.9, 0.7])
+    kept = []
+
+    def fake_evaluate(*_, **__):
+        kept.append(weights_of(model))
+        evaluation = evaluate(model, Loader(Clips(9), 4), loss_fn)
+        score = next(scores)
+        monkeypatch.setattr(type(evaluation), "top_k", lambda self, k: score)
+        return evaluation
+
+    monkeypatch.setattr("paddlevid.trainer.evaluate", fake_evaluate)
+    progress = fit(
+        model, loss_fn, optimizer, schedule, train_loader(), Loader(Clips(9), 4), settings(tmp_path)
+    )
+    assert (progress.best, progress.best_epoch) == (0.9, 2)
+    assert_same(kept[1], read_weights(tmp_path / "best.pdparams"))
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
+@pytest.mark.parametrize("stop_after", [3, 6, 13])
+def test_an_interrupted_run_ends_with_the_weights_of_an_unbroken_one(
+    tmp_path, stop_after, optimizer
+):
+    unbroken = parts(optimizer=optimizer)
+    fit(*unbroken, train_loader(), Loader(Clips(9), 4), settings(tmp_path / "one"))
+
+    broken = parts(optimizer=optimizer)
+    loader = _SignalAfter(stop_after)
+    with pytest.raises(Interrupted, match=f"step_{stop_after:08d}.ckpt"):
+        fit(*broken, loader, Loader(Clips(9), 4), settings(tmp_path / "two"))
+    again = parts(optimizer=optimizer)
+    again[0].hidden.weight.set_value(np.zeros([96, 16], np.float32))  # must come from the file
+    progress = fit(
+        *again, train_loader(), Loader(Clips(9), 4), settings(tmp_path / "two"), resume=True
+    )
+    assert progress.step == 18
+    assert_same(weights_of(unbroken[0]), weights_of(again[0]))
+    files = [(tmp_path / name / "metrics.csv").read_text() for name in ("one", "two")]
+    figures = [
+        [row for row in csv.DictReader(text.splitlines()) if not row["clips_per_second"]]
+        for text in files
+    ]
+    assert figures[0] == figures[1]
+
+
+class _SignalAfter:
+    """The training loader; it sends SIGINT while batch number `count` of the run is in work."""
+
+    def __init__(self, count):
+        self.loader, self.left = train_loader(), count
+
+    def __len__(self):
+        return len(self.loader)
+
+    def __getattr__(self, name):
+        return getattr(self.loader, name)
+
+    def batches(self, epoch=0, first=0):
+        for batch in self.loader.batches(epoch, first):
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+
+def test_a_signal_during_validation_saves_and_resumes_with_the_validation(tmp_path, monkeypatch):
+    class Signalling(Loader):
+        def batches(self, epoch=0, first=0):
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield from super().batches(epoch, first)
+
+    with pytest.raises(Interrupted):
+        fit(*parts(), train_loader(), Signalling(Clips(9), 4), settings(tmp_path))
+    state, _ = load_checkpoint(tmp_path / "checkpoints")
+    assert (state["progress"]["epoch"], state["progress"]["step"]) == (0, 6)
+    progress = fit(
+        *parts(), train_loader(), Loader(Clips(9), 4), settings(tmp_path, epochs=1), resume=True
+    )
+    assert (progress.epoch, progress.step, progress.best_epoch) == (1, 6, 1)
+
+
+def test_the_signal_handlers_are_put_back(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    fit(*parts(), train_loader(), None, settings(tmp_path, epochs=1))
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_training_works_in_another_thread(tmp_path):
+    ended = []
+    thread = threading.Thread(
+        target=lambda: ended.append(
+            fit(*parts(), train_loader(), None, settings(tmp_path, epochs=1)).epoch
+        )
+    )
+    thread.start()
+    thread.join(60)
+    assert ended == [1]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path):
+    model, loss_fn, optimizer, schedule = parts()
+    model.out.bias.set_value(np.full(NUM_CLASSES, np.nan, np.float32))
+    before = weights_of(model)
+    loader = train_loader(8)
+    with pytest.raises(FloatingPointError, match=r"loss became nan in step 1 \(epoch 1\): lower"):
+        fit(model, loss_fn, optimizer, schedule, loader, None, settings(tmp_path))
+    assert_same(before, weights_of(model))
+
+
+def test_early_stopping_ends_after_epochs_without_gain(tmp_path):
+    model, loss_fn, optimizer, _ = parts()
+    still = Schedule(0.0, 50)  # nothing is learned
+    progress = fit(
+        model, loss_fn, optimizer, still, train_loader(), Loader(Clips(9), 4),
+        settings(tmp_path, epochs=50, early_stop=3),
+    )  # fmt: skip
+    assert (progress.best_epoch, progress.epoch) == (1, 4)
+
+
+def test_without_validation_the_last_weights_are_kept_as_best(tmp_path):
+    model, loss_fn, optimizer, schedule = parts()
+    fit(model, loss_fn, optimizer, schedule, train_loader(), None, settings(tmp_path))
+    assert_same(weights_of(model), read_weights(tmp_path / "best.pdparams"))
+
+
+def test_bad_clips_are_left_out_named_once_and_listed(tmp_path, capsys):
+    loader = train_loader(22, broken=(3, 7))
+    valid = Loader(Clips(9, broken=(1,)), 4, max_bad_samples=0.5)
+    fit(*parts(), loader, valid, settings(tmp_path))
+    lines = (tmp_path / "bad_samples.txt").read_text().splitlines()
+    assert sorted(lines) == ["clip 1: broken", "clip 3: broken", "clip 7: broken"]
+    out = capsys.readouterr().out
+    assert out.count("left out: clip 3: broken") == 1
+    assert "of 8 clips (1 left out)" in out
+
+
+def test_too_many_bad_clips_stop_the_run(tmp_path):
+    loader = Loader(Clips(20, broken=range(5)), 4, max_bad_samples=0.1)
+    with pytest.raises(BadSamplesError, match="3 of 20 clips cannot be read"):
+        fit(*parts(), loader, None, settings(tmp_path))
+
+
+def test_an_evaluation_without_any_readable_clip_is_an_error():
+    model, loss_fn, *_ = parts()
+    loader = Loader(Clips(3, broken=range(3)), 2, max_bad_samples=1.0)
+    with pytest.raises(ValueError, match="none of the clips could be read"):
+        evaluate(model, loader, loss_fn)
+
+
+def test_an_evaluation_weights_a_small_last_batch_by_its_clips():
+    model, loss_fn, *_ = parts()
+    results = [evaluate(model, Loader(Clips(7), size), loss_fn) for size in (1, 4, 7)]
+    assert results[0].loss == pytest.approx(results[1].loss, rel=1e-5)
+    assert results[1].loss == pytest.approx(results[2].loss, rel=1e-5)
+    assert results[0].top_k(1) == results[2].top_k(1)
+
+
+def test_a_damaged_newest_checkpoint_is_skipped_with_a_word(tmp_path, capsys):
+    fit(*parts(), train_loader(), None, settings(tmp_path, epochs=2))
+    newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:100])
+    progress = fit(*parts(), train_loader(), None, settings(tmp_path), resume=True)
+    assert progress.step == 18
+    assert f"skipped a checkpoint: {newest}" in capsys.readouterr().out
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not paddle.is_compiled_with_cuda(), reason="this Paddle is built for CPU")
+def test_mixed_precision_trains_on_a_gpu(tmp_path):
+    paddle.set_device("gpu")
+    progress = fit(
+        *parts(epochs=6), train_loader(), Loader(Clips(9), 4),
+        settings(tmp_path, epochs=6, amp=True),
+    )  # fmt: skip
+    assert progress.best > 0.6

@@ -23,6 +23,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--save_dir", type=Path, metavar="DIR", help="the run's folder (default: output/CONFIG)"
     )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR",
+        help="read DIR/train.list, val.list and test.list instead of the lists of the config",
+    )  # fmt: skip
     parser.add_argument("--pretrain", type=Path, metavar="FILE", help="weights to start from")
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
@@ -43,6 +47,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for key, value in (("epoch", args.epoch), ("use_gpu", args.use_gpu), ("seed", args.seed)):
         if value is not None:
             args.overrides.append(f"TRAIN.{key}={value}")
+    if args.data:
+        lists = {"TRAIN": "train", "VALID": "val", "TEST": "test", "INFER": "test"}
+        for section, name in lists.items():
+            args.overrides.append(f"{section}.filelist={(args.data / name).as_posix()}.list")
     if args.amp:
         args.overrides.append("TRAIN.amp=True")
     args.save_dir = args.save_dir or Path("output") / args.config.stem
@@ -157,7 +165,8 @@ def train(args: argparse.Namespace) -> int:
         print(f"best validation top-1 {progress.best:.4f} in epoch {progress.best_epoch}: {best}")
     else:
         print(f"no validation list, so these are the last epoch's weights: {best}")
-    print(f"predict:    python infer.py --config {args.config} --weights {best} VIDEO")
+    saved = args.save_dir / "config.yaml"
+    print(f"predict:    python infer.py --config {saved} --weights {best} VIDEO")
     print(f"dashboards: visualdl --logdir {args.save_dir.parent}")
     return 0
 

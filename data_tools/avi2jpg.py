@@ -63,11 +63,16 @@ def find_videos(source: Path) -> dict[Path, Path]:
 def claim(target: Path, options: dict[str, object]) -> None:
     """Note the options in TARGET; refuse frames that were extracted with other ones."""
     note = target / "avi2jpg.json"
-    if note.exists() and (found := json.loads(note.read_text())) != options:
-        raise ValueError(
-            f"{target} holds frames extracted with {found}, not {options}: choose another TARGET "
-            "or remove it"
-        )
+    if note.exists():
+        try:
+            found = json.loads(note.read_text())
+        except ValueError:
+            found = "unknown options"
+        if found != options:
+            raise ValueError(
+                f"{target} holds frames extracted with {found}, not {options}: choose another "
+                "TARGET or remove it"
+            )
     target.mkdir(parents=True, exist_ok=True)
     partial = note.with_suffix(".partial")
     partial.write_text(json.dumps(options) + "\n")
@@ -105,7 +110,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     clips = {video: args.target / clip for video, clip in videos.items()}
     waiting = {video: clip for video, clip in clips.items() if not is_extracted(clip)}
-    jobs = [joblib.delayed(extract)(video, clip, options) for video, clip in waiting.items()]
+    largest_first = sorted(waiting, key=lambda video: -video.stat().st_size)  # all end together
+    jobs = [joblib.delayed(extract)(video, waiting[video], options) for video in largest_first]
     frames, problems = 0, []
     try:
         results = joblib.Parallel(args.workers, return_as="generator_unordered")(jobs)

@@ -117,6 +117,7 @@ def find_classes(source: Path, labels: dict[str, int] | None) -> dict[str, Path]
 
 def pack(clip: Path, label: int, target: Path, embed: bool) -> str:
     """One clip: -> what went wrong."""
+    partial = target.with_name(f".{target.name}.partial")
     try:
         files = frame_files(clip)
         if not files:
@@ -126,11 +127,11 @@ def pack(clip: Path, label: int, target: Path, embed: bool) -> str:
         else:
             frames = [Path(os.path.relpath(file, target.parent)).as_posix() for file in files]
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
         with open(partial, "wb") as stream:
             pickle.dump((clip.name, label, frames), stream, protocol=4)
         os.replace(partial, target)
     except OSError as error:
+        partial.unlink(missing_ok=True)
         return f"{clip}: cannot write {target}: {error.strerror or error}"
     return ""
 
@@ -139,9 +140,14 @@ def start(target: Path, classes: list[str], embed: bool) -> None:
     """Note in TARGET what it holds; clips with other labels or of another kind are removed."""
     target.mkdir(parents=True, exist_ok=True)
     note, wanted = target / "jpg2pkl.json", {"embed": embed, "classes": classes}
-    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != wanted:
-        for old in target.glob("*/*.pkl"):
-            old.unlink()
+    if note.exists():
+        try:
+            found = json.loads(note.read_text(encoding="utf-8"))
+        except ValueError:  # cut off or edited: what it stood for is not known
+            found = None
+        if found != wanted:
+            for old in target.glob("*/*.pkl"):
+                old.unlink()
     partial = note.with_suffix(".partial")
     partial.write_text(json.dumps(wanted, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, note)

@@ -415,9 +415,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Render what the command line asks for: -> the exit code"""
-    args = parse_args()
+    args = parse_args(argv)
     try:
         num_new = make_demo(**vars(args))
     except (OSError, RuntimeError, ValueError) as error:

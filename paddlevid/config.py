@@ -65,6 +65,12 @@ class ModelConfig:
         _check_at_least(self, 1, "num_classes", "seg_num", "seglen", "interval")
         _check(
             self,
+            "arguments",
+            not {"name", "num_classes"} & set(self.arguments),
+            "no name and num_classes: these are keys of [MODEL]",
+        )
+        _check(
+            self,
             "fixed_size",
             len(self.fixed_size) in (0, 2) and min(self.fixed_size, default=1) > 0,
             "(height, width) in pixels, or nothing",
@@ -374,6 +380,16 @@ def _build(sections: Mapping[str, Mapping[str, object]], places: Mapping, path: 
         except TypeError as error:
             missing = [f.name for f in dataclasses.fields(kind) if _is_required(f, values)]
             raise ConfigError(f"{path}: [{name.upper()}] lacks {' and '.join(missing)}") from error
+    fixed_size = built["model"].fixed_size
+    for name in set(sections) - {"model"}:
+        target_size = built[name].target_size
+        scales_crops = getattr(built[name], "crop", "") == "multiscale"
+        if fixed_size and not scales_crops and target_size > min(fixed_size):
+            where = places.get((name, "target_size"), str(path))
+            raise ConfigError(
+                f"{where}: [{name.upper()}] target_size = {target_size}: needs at most "
+                f"MODEL.fixed_size = {fixed_size}"
+            )
     if "num_layers" in sections.get("model", {}) and built["model"].name.upper() != "TSN":
         notes.append("MODEL.num_layers has no effect: MODEL.name says which network it is")
     train = built["train"]

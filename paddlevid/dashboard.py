@@ -1,8 +1,11 @@
 """Logging: scalars, pictures and settings of a run -> VisualDL and metrics.csv."""
 
+import contextlib
 import csv
+import io
 import math
 import os
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +14,6 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from visualdl import LogWriter
 from visualdl.proto.record_pb2 import Record
-from visualdl.reader.record_reader import RecordReader
 
 COLUMNS = (
     "step", "epoch", "split", "loss", "top1", "top5", "learning_rate", "clips_per_second",
@@ -74,28 +76,33 @@ class Dashboard:
 
 
 def _continue_log(folder: Path, step: int) -> LogWriter:
-    """A writer whose file begins with the records up to `step` of the files before it.
+    """A writer that goes on behind the records up to `step`.
 
-    VisualDL shows only the newest file of a folder.
+    There is one file, as VisualDL shows only the newest of a folder.
     """
-    old_files = sorted(folder.glob("vdlrecords*"))
-    kept = {}
-    for file in old_files if step else ():
-        for content in RecordReader(str(file)).get_all():
-            record = Record()
-            try:
-                record.ParseFromString(content)
-            except DecodeError:  # cut off when the run was killed
-                break
-            for value in record.values:
-                if value.id <= step and value.WhichOneof("one_value") != "meta_data":
-                    kept[value.tag, value.id] = record
-    writer = LogWriter(logdir=str(folder))
-    file_writer = writer._get_file_writer()
-    for record in kept.values():
-        file_writer.add_record(record)
-    file_writer.flush()
-    for file in old_files:
-        if file.name != Path(writer.file_name).name:
-            file.unlink()
-    return writer
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "vdlrecords.run.log"
+    if step and path.exists():
+        partial = folder / "partial"
+        partial.write_bytes(_records_up_to(step, path.read_bytes()))
+        os.replace(partial, path)
+    else:
+        path.unlink(missing_ok=True)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints that it adds to the file
+        return LogWriter(logdir=str(folder), file_name=path.name)
+
+
+def _records_up_to(step: int, content: bytes) -> bytes:
+    """The records of a file of VisualDL up to a step, less one that was cut off at the end."""
+    kept, position = [], 0
+    while position + 8 <= len(content):
+        end = position + 8 + struct.unpack_from("<Q", content, position)[0]
+        record = Record()
+        try:
+            record.ParseFromString(content[position + 8 : end])
+        except DecodeError:
+            break
+        if end <= len(content) and all(value.id <= step for value in record.values):
+            kept.append(content[position:end])
+        position = end
+    return b"".join(kept)

@@ -30,9 +30,7 @@ def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str]) -> Fi
     axes = figure.subplots()
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(
-        picture, label="share of the class's clips", fraction=0.04, pad=0.02, aspect=30
-    )
+    figure.colorbar(picture, label="share of the class's clips", fraction=0.04, pad=0.02, aspect=30)
     axes.set_xticks(range(num_classes), classes, rotation=90, fontsize=font)
     axes.set_yticks(range(num_classes), classes, fontsize=font)
     axes.set_xlabel("prediction")

@@ -124,7 +124,10 @@ def load_weights(
             "with another num_classes"
         )
     model.set_state_dict(
-        {name: weights[name].astype(np.float32) for name in current if name not in left}
+        {
+            name: tensor if name in left else weights[name].astype(np.float32)
+            for name, tensor in current.items()
+        }
     )
     return left
 

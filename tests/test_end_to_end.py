@@ -47,8 +47,8 @@ def test_videos_in_classifier_and_predictions_out(tmp_path):
     }  # fmt: skip
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
     out = call(tmp_path, "train.py", "--config", "my.yaml")
-    assert "infer.py --config my.yaml --weights output/my/best.pdparams" in out
     weights = "output/my/best.pdparams"
+    assert f"infer.py --config output/my/config.yaml --weights {weights}" in out
     call(tmp_path, "infer.py", "--config", "my.yaml", "--weights", weights, "--split", "test")
     metrics = json.loads((tmp_path / "output" / "my" / "metrics.json").read_text())
     assert metrics["num_clips"] == 2

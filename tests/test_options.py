@@ -211,6 +211,7 @@ TRAIN_FLAGS = {
     "--device": ["--device", "gpu:99"],
     "--amp": ["--amp", "--device", "cpu"],
     "--use_gpu": ["--use_gpu", "false"],
+    "--data": ["--data", "NOWHERE"],
     "--config": [],
     "--save_dir": [],
 }
@@ -233,6 +234,8 @@ def test_every_flag_of_train_changes_something(noise, tmp_path, capsys):
     assert "resuming in epoch 3" in capsys.readouterr().out
     assert run_train(noise, tmp_path / "run", [], *TRAIN_FLAGS["--overwrite"]) == 0
     assert run_train(noise, tmp_path / "x", [], *TRAIN_FLAGS["--device"]) == 1
+    assert run_train(noise, tmp_path / "x", [], *TRAIN_FLAGS["--data"]) == 1
+    assert "there is no NOWHERE/train.list" in capsys.readouterr().err
     assert run_train(noise, tmp_path / "x", [], *TRAIN_FLAGS["--amp"]) == 1
     assert "mixed precision" in capsys.readouterr().err
     assert run_train(noise, tmp_path / "gpu", [], *TRAIN_FLAGS["--use_gpu"]) == 0

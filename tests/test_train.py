@@ -36,7 +36,7 @@ def test_a_run_leaves_weights_config_classes_figures_and_dashboards(small_config
     assert (save_dir / "classes.txt").read_text() == "dark\nlight\n"
     out = capsys.readouterr().out
     assert "2 classes, 8 training clips, 4 validation clips" in out
-    assert f"infer.py --config {small_config} --weights {save_dir}/best.pdparams" in out
+    assert f"infer.py --config {save_dir}/config.yaml --weights {save_dir}/best.pdparams" in out
 
 
 def test_the_saved_config_is_the_whole_experiment(small_config, save_dir):

@@ -219,7 +219,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {
 }
 
 
-def compare(argv: list[str], steps: int) -> dict[str, object]:
+def compare(argv: list[str]) -> dict[str, object]:
     """The same measurement in processes with paddlevid's and with Paddle's settings, in turn."""
     argv = [word for word in argv if word != "--compare"]
     command = [sys.executable, "-m", "paddlevid.bench", *argv]
@@ -260,12 +260,12 @@ def machine() -> dict[str, object]:
     }
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Measure; -> exit code."""
-    args = parse_args()
+    args = parse_args(argv)
     try:
         if args.compare:
-            print(json.dumps(compare(sys.argv[1:], args.steps)))
+            print(json.dumps(compare(sys.argv[1:] if argv is None else argv)))
             return 0
         if not args.paddle_defaults:
             runtime.configure()

@@ -245,8 +245,8 @@ class _Pool:
             worker.end()
 
     def _read(self, index: int, epoch: int) -> Item:
-        for _ in range(2):
-            worker = self._take()
+        for is_second_try in (False, True):
+            worker = self._take(new=is_second_try)
             answer = worker.ask(index, epoch, self._timeout)
             if answer is not None:
                 with self._lock:
@@ -268,11 +268,11 @@ class _Pool:
         reason = f"its reader crashed, or took longer than {self._timeout:g} s"
         return Item(index, problem=f"{path}: {reason}")
 
-    def _take(self) -> _Worker:
+    def _take(self, new: bool) -> _Worker:
         with self._lock:
             if self._closed:
                 raise CancelledError
-            if self._idle:
+            if self._idle and not new:  # an idle one may have died meanwhile
                 return self._idle.pop()
             worker = _Worker(self._pickled_dataset)
             self._workers.add(worker)

@@ -33,18 +33,24 @@ def create_model(name: str, *, num_classes: int, **arguments: object) -> nn.Laye
         num_classes: K.
         arguments: of the network, plain numbers and texts; see its class.
 
-    Raises ValueError for an unknown name or argument, naming the nearest ones.
+    Raises ValueError for an unknown name or argument, naming the nearest ones, and for an argument
+    of a wrong type.
     """
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, n=3) or sorted(MODELS)
         raise ValueError(f"unknown model {name!r}; did you mean {', '.join(near)}?")
-    known = [
-        parameter.name
+    known = {
+        parameter.name: type(parameter.default)
         for parameter in inspect.signature(_CLASSES[name]).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
-    ]
-    for argument in arguments:
+    }
+    for argument, value in arguments.items():
         if argument not in known:
             near = difflib.get_close_matches(argument, known, n=1) or known
-            raise ValueError(f"{name} has no argument {argument!r}; did you mean {near}?")
+            raise ValueError(
+                f"{name} has no argument {argument!r}; did you mean {', '.join(near)}?"
+            )
+        kind = known[argument]
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise ValueError(f"{name}: {argument} = {value!r}: needs {kind.__name__}")
     return MODELS[name](num_classes, **arguments)

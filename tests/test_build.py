@@ -1,0 +1,443 @@
+"""What is built from a config, and what is said where it cannot be."""
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from paddlevid import build
+from paddlevid.config import (
+    Config,
+    ConfigError,
+    ModelConfig,
+    ReaderConfig,
+    TrainConfig,
+    load_config,
+)
+from paddlevid.data.dataset import ListError, Sample
+from paddlevid.data.sample import BookSampler, DenseSampler, SegmentSampler
+from paddlevid.data.transform import (
+    CenterCrop,
+    ColorJitter,
+    MultiScaleCrop,
+    Normalize,
+    RandomCrop,
+    RandomFlip,
+    Resize,
+    ResizeShortSide,
+    TenCrops,
+    ThreeCrops,
+)
+from paddlevid.optim import Schedule
+from paddlevid.weights import WeightsError, write_weights
+
+
+def config(train: dict | None = None, reader: dict | None = None, **model: object) -> Config:
+    arguments = {"name": "tsn_r18", "num_classes": 2, "arguments": {"width": 8}, **model}
+    readers = [ReaderConfig(**(reader or {})) for _ in range(3)]
+    return Config(ModelConfig(**arguments), TrainConfig(**(train or {})), *readers)
+
+
+# --- sampling and transforms ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "reader", "expected"),
+    [
+        ({}, {}, SegmentSampler(3, 1)),
+        ({"seg_num": 8, "seglen": 2}, {}, SegmentSampler(8, 2)),
+        ({"seg_num": 3}, {"seg_num": 7}, SegmentSampler(7, 1)),
+        ({"sampling": "book"}, {"seg_num": 7}, BookSampler(7, 1)),
+        ({"sampling": "dense", "seg_num": 8, "interval": 4}, {}, DenseSampler(8, 4)),
+        ({"sampling": "dense", "seg_num": 4, "seglen": 2}, {}, DenseSampler(8, 1)),
+    ],
+)
+def test_the_sampler_is_the_configs(model, reader, expected):
+    built = config(reader=reader, **model)
+    assert build.build_sampler(built, built.test) == expected
+
+
+def test_the_training_list_has_its_own_number_of_segments():
+    built = config(train={"seg_num": 5}, seg_num=3)
+    assert build.build_sampler(built, built.train) == SegmentSampler(5, 1)
+    assert build.build_sampler(built, built.test) == SegmentSampler(3, 1)
+
+
+def test_training_draws_scales_and_flips():
+    transform = build.build_train_transform(
+        config({"short_size": 64, "target_size": 56, "crop_scales": (1.0, 0.5), "flip": 0.25})
+    )
+    assert list(transform.steps) == [
+        ResizeShortSide(64), MultiScaleCrop(56, (1.0, 0.5), 5), RandomFlip(0.25),
+    ]  # fmt: skip
+    assert transform.normalize == Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert transform.crops is None
+
+
+def test_augmentation_that_is_off_is_left_out_and_other_is_added():
+    off = {"short_size": 64, "target_size": 56, "crop": "random", "flip": 0.0}
+    steps = build.build_train_transform(config(off, fixed_size=(64, 80))).steps
+    assert list(steps) == [Resize(64, 80), RandomCrop(56)]
+    steps = build.build_train_transform(config({"color_jitter": 0.4})).steps
+    assert list(steps)[-1] == ColorJitter(0.4)
+
+
+@pytest.mark.parametrize(
+    ("crops", "expected"), [(1, CenterCrop(56)), (3, ThreeCrops(56)), (10, TenCrops(56))]
+)
+def test_evaluation_crops_as_the_config_says(crops, expected):
+    reader = ReaderConfig(short_size=64, target_size=56, crops=crops)
+    transform = build.build_test_transform(config(image_mean=(0.5,) * 3), reader)
+    assert list(transform.steps) == [ResizeShortSide(64)]
+    assert transform.crops == expected
+    assert transform.normalize.mean == (0.5,) * 3
+
+
+# --- loaders --------------------------------------------------------------------------------------
+
+
+def test_the_training_loader_reads_the_list_in_a_drawn_order(small_config):
+    built = load_config(small_config, ["TRAIN.seed=3", "TRAIN.max_bad_samples=0.5"])
+    with build.build_train_loader(built) as loader:
+        first, second = loader.batches(0)
+        orders = [
+            [int(i) for batch in loader.batches(epoch) for i in batch.indices] for epoch in (0, 1)
+        ]
+    assert first.clips.shape == second.clips.shape == (4, 3, 2, 32, 32)
+    assert sorted(orders[0]) == list(range(8))
+    assert orders[0] != orders[1]
+    assert (loader.shuffle, loader.seed, loader.max_bad_samples) == (True, 3, 0.5)
+    assert (loader.dataset.train, loader.dataset.seed) == (True, 3)
+
+
+def test_a_test_loader_keeps_the_order_and_gives_all_views(small_config):
+    overrides = ["TEST.num_clips=2", "TEST.crops=3", "TEST.batch_size=3"]
+    built = load_config(small_config, overrides)
+    with build.build_test_loader(built, "test") as loader:
+        batches = list(loader.batches())
+    assert [len(batch.labels) for batch in batches] == [3, 1]
+    assert [batch.num_views for batch in batches] == [6, 6]
+    assert batches[0].clips.shape == (18, 3, 2, 32, 32)
+    assert np.concatenate([batch.labels for batch in batches]).tolist() == [0, 0, 1, 1]
+    assert np.concatenate([batch.indices for batch in batches]).tolist() == [0, 1, 2, 3]
+
+
+def test_the_training_list_can_be_evaluated_as_the_test_list_is(small_config):
+    built = load_config(small_config, ["TEST.batch_size=5"])
+    with build.build_test_loader(built, "train") as loader:
+        assert len(loader.dataset) == 8
+        assert (loader.batch_size, loader.shuffle, loader.dataset.train) == (5, False, False)
+
+
+def test_samples_without_labels_are_read_for_prediction(small_config, small_data, video):
+    built = load_config(small_config)
+    samples = [Sample(video), Sample(small_data / "clip 1.pkl")]
+    with build.build_reader(built, built.infer, samples, labelled=False) as loader:
+        (batch,) = loader.batches()
+    assert loader.max_bad_samples == 1.0
+    assert batch.labels.tolist() == [-1, 0]
+
+
+def test_a_list_that_is_not_there_says_how_to_make_one(small_config, tmp_path):
+    built = load_config(small_config, [f"TRAIN.filelist={tmp_path / 'no.list'}"])
+    with pytest.raises(ListError) as error:
+        build.build_train_loader(built)
+    text = str(error.value)
+    assert text.startswith(f"there is no {tmp_path / 'no.list'}, which TRAIN.filelist names.")
+    for part in ("make demo", "data_tools/avi2jpg.py", "-o TRAIN.filelist=FILE"):
+        assert part in text
+
+
+def test_a_list_that_is_not_set_is_asked_for(small_config):
+    built = load_config(small_config, ["VALID.filelist=''"])
+    with pytest.raises(ConfigError, match="VALID.filelist is not set: it names the list of clips"):
+        build.build_test_loader(built, "valid")
+
+
+def test_a_label_outside_the_classes_is_refused(small_config, tmp_path, video):
+    (tmp_path / "a.list").write_text("clip.avi 7\n")
+    overrides = [f"TEST.filelist={tmp_path / 'a.list'}", "MODEL.format=video"]
+    with pytest.raises(ListError, match=r"a.list, line 1: label 7 is outside 0 .. 1; MODEL.num_cl"):
+        build.build_test_loader(load_config(small_config, overrides), "test")
+
+
+def test_a_list_of_another_format_is_refused(small_config):
+    built = load_config(small_config, ["MODEL.format=video"])
+    with pytest.raises(ListError, match="'clip 1.pkl' is not one of the video files"):
+        build.build_train_loader(built)
+
+
+# --- the network ----------------------------------------------------------------------------------
+
+
+def same(first: nn.Layer, second: nn.Layer, prefix: str = "") -> bool:
+    other = second.state_dict()
+    return all(
+        (tensor.numpy() == other[name].numpy()).all()
+        for name, tensor in first.state_dict().items()
+        if name.startswith(prefix)
+    )
+
+
+def test_the_seed_of_the_config_decides_the_fresh_weights():
+    first, notes = build.build_model(config({"seed": 1}))
+    assert notes == []
+    assert same(first, build.build_model(config({"seed": 1}))[0])
+    assert not same(first, build.build_model(config({"seed": 2}))[0])
+
+
+def test_the_books_name_and_depth_make_the_network():
+    model, _ = build.build_model(config(name="TSN", num_layers=18, num_classes=5))
+    assert (model.depth, list(model.fc.weight.shape)) == (18, [64, 5])
+
+
+def test_a_wrong_name_or_argument_is_refused():
+    with pytest.raises(ValueError, match="unknown model 'tsm_r18'; did you mean tsn_r18"):
+        build.build_model(config(name="tsm_r18"))
+    with pytest.raises(ValueError, match="tsn_r18 has no argument 'drop'"):
+        build.build_model(config(arguments={"drop": 0.5}))
+
+
+def test_pretraining_on_the_same_classes_sets_all_weights(tmp_path):
+    source, _ = build.build_model(config({"seed": 5}))
+    write_weights(tmp_path / "a.pdparams", source)
+    model, notes = build.build_model(config(), tmp_path / "a.pdparams")
+    assert same(model, source)
+    assert notes == [f"starts from {tmp_path / 'a.pdparams'}"]
+
+
+def test_pretraining_on_other_classes_sets_all_but_the_classifier(tmp_path, recwarn):
+    source, _ = build.build_model(config({"seed": 5}, num_classes=7))
+    write_weights(tmp_path / "a.pdparams", source)
+    model, notes = build.build_model(config(), tmp_path / "a.pdparams")
+    fresh, _ = build.build_model(config())
+    assert same(model, source, "trunk.")
+    assert same(model, fresh, "fc.")
+    assert notes[0] == f"starts from {tmp_path / 'a.pdparams'}"
+    assert sorted(notes[1].split(":")[0].split()) == ["and", "except", "fc.bias", "fc.weight"]
+    assert "another number of classes, so freshly initialised" in notes[1]
+    assert len(recwarn) == 0
+
+
+def test_pretraining_on_another_network_is_refused(tmp_path):
+    source, _ = build.build_model(config(arguments={"width": 4}))
+    write_weights(tmp_path / "a.pdparams", source)
+    with pytest.raises(WeightsError, match=r"a.pdparams does not fit the network: .*another shape"):
+        build.build_model(config(), tmp_path / "a.pdparams")
+
+
+@pytest.fixture
+def imagenet(monkeypatch, tmp_path):
+    """Published weights of a narrow ResNet-18, with their classifier, from no network at all."""
+    source, _ = build.build_model(config({"seed": 9}))
+    published = source.trunk.state_dict()
+    published |= {"fc.weight": paddle.ones([64, 1000]), "fc.bias": paddle.zeros([1000])}
+    paddle.save(published, str(tmp_path / "resnet18.pdparams"))
+    calls = []
+
+    def fake_download(url: str, md5: str) -> str:
+        calls.append(url)
+        return str(tmp_path / "resnet18.pdparams")
+
+    monkeypatch.setattr(build, "download", fake_download)
+    return source, calls
+
+
+def test_imagenets_weights_are_those_of_the_trunk(imagenet):
+    source, calls = imagenet
+    model, notes = build.build_model(config(pretrained="imagenet"))
+    fresh, _ = build.build_model(config())
+    assert same(model, source, "trunk.")
+    assert same(model, fresh, "fc.")
+    assert calls[0].endswith("/resnet18.pdparams")
+    assert len(notes) == 1
+    assert notes[0].startswith("the trunk starts from ")
+
+
+def test_weights_that_are_given_come_before_imagenets(imagenet, tmp_path):
+    own, _ = build.build_model(config({"seed": 4}))
+    write_weights(tmp_path / "own.pdparams", own)
+    model, _ = build.build_model(config(pretrained="imagenet"), tmp_path / "own.pdparams")
+    assert same(model, own)
+    assert imagenet[1] == []
+
+
+def test_evaluation_needs_all_weights(tmp_path):
+    source, _ = build.build_model(config({"seed": 5}))
+    write_weights(tmp_path / "a.pdparams", source)
+    model, _ = build.build_model(config())
+    build.load_all_weights(model, tmp_path / "a.pdparams")
+    assert same(model, source)
+    other, _ = build.build_model(config(num_classes=7))
+    with pytest.raises(WeightsError, match="2 of another shape .*another num_classes"):
+        build.load_all_weights(other, tmp_path / "a.pdparams")
+
+
+# --- loss, schedule, optimiser --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_cross_entropy_of_logits(smoothing):
+    logits = np.array([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]])
+    labels = np.array([1, 0])
+    log = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    target = np.eye(3)[labels] * (1 - smoothing) + smoothing / 3
+    loss = build.build_loss(config({"label_smoothing": smoothing}))
+    got = loss(paddle.to_tensor(logits, "float32"), paddle.to_tensor(labels)).item()
+    assert got == pytest.approx(-(target * log).sum(axis=1).mean(), rel=1e-5)
+
+
+def test_the_schedule_is_the_configs():
+    train = {
+        "epoch": 9, "learning_rate": 0.2, "lr_policy": "multistep", "lr_steps": (3, 6),
+        "learning_rate_decay": 0.5, "lr_per": "step", "warmup_epochs": 1.5,
+    }  # fmt: skip
+    expected = Schedule(0.2, 9, "multistep", (3, 6), 0.5, per_step=True, warmup=1.5)
+    assert build.build_schedule(config(train)) == expected
+    assert not build.build_schedule(config()).per_step
+
+
+def test_the_optimiser_is_the_configs():
+    model, _ = build.build_model(config())
+    momentum = build.build_optimizer(config({"momentum": 0.8, "l2_weight_decay": 0.01}), model)
+    assert isinstance(momentum, paddle.optimizer.Momentum)
+    assert momentum._momentum == 0.8
+    adamw = build.build_optimizer(config({"optimizer": "adamw"}), model)
+    assert isinstance(adamw, paddle.optimizer.AdamW)
+
+
+def test_frozen_parameters_are_not_given_to_the_optimiser():
+    model, _ = build.build_model(config(arguments={"width": 8, "partial_bn": True}))
+    optimizer = build.build_optimizer(config(), model)
+    assert len(optimizer._parameter_list) == 20 + 2 + 2  # convolutions, a batch norm, classifier
+
+
+# --- classes --------------------------------------------------------------------------------------
+
+
+def lists_in(folder: Path, classes: str | bytes | None, num_classes: int = 2) -> Config:
+    folder.mkdir(exist_ok=True)
+    if classes is not None:
+        content = classes if isinstance(classes, bytes) else classes.encode()
+        (folder / "classes.txt").write_bytes(content)
+    return config({"filelist": str(folder / "train.list")}, num_classes=num_classes)
+
+
+@pytest.mark.parametrize("text", ["walk\nrun\n", "walk\r\nrun", "\ufeffwalk\nrun\n", "walk \n run"])
+def test_class_names_are_the_lines_beside_a_list(tmp_path, text):
+    assert build.read_classes(lists_in(tmp_path, text)) == ["walk", "run"]
+
+
+def test_class_names_may_have_spaces_and_any_letters(tmp_path):
+    assert build.read_classes(lists_in(tmp_path, "brush hair\n走路\n")) == ["brush hair", "走路"]
+
+
+def test_without_names_classes_are_numbered(tmp_path):
+    assert build.read_classes(lists_in(tmp_path, None, 3)) == ["0", "1", "2"]
+
+
+def test_the_names_beside_the_weights_come_first(tmp_path):
+    built = lists_in(tmp_path / "lists", "walk\nrun\n")
+    (tmp_path / "run").mkdir()
+    weights = tmp_path / "run" / "best.pdparams"
+    assert build.read_classes(built, weights) == ["walk", "run"]
+    (tmp_path / "run" / "classes.txt").write_text("dive\nfall\n")
+    assert build.read_classes(built, weights) == ["dive", "fall"]
+
+
+def test_another_number_of_names_than_classes_is_refused(tmp_path):
+    message = r"classes.txt names 3 classes, but MODEL.num_classes is 2: set -o MODEL.num_classes=3"
+    with pytest.raises(ListError, match=message):
+        build.read_classes(lists_in(tmp_path, "a\nb\nc\n"))
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    with pytest.raises(
+        ListError, match="classes.txt is not a text in UTF-8: it needs a class name"
+    ):
+        build.read_classes(lists_in(tmp_path, b"\xff\xfea\x00"))
+
+
+# --- the device -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Pretend that there are so many GPUs; what is selected is noted, not done."""
+    selected = []
+
+    def pretend(number: int | None) -> list[str]:
+        monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: number is not None)
+        monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: number)
+        monkeypatch.setattr(paddle, "set_device", selected.append)
+        return selected
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("number", "use_gpu", "device", "selected", "line"),
+    [
+        (None, True, None, "cpu",
+         "use_gpu = True, but this is Paddle for CPU: computing on the CPU"),
+        (0, True, None, "cpu", "use_gpu = True, but no GPU was found: computing on the CPU"),
+        (None, False, None, "cpu", "computing on cpu"),
+        (2, True, None, "gpu", "computing on gpu"),
+        (2, False, None, "cpu", "computing on cpu"),
+        (2, True, "cpu", "cpu", "computing on cpu"),
+        (2, False, "gpu", "gpu", "computing on gpu"),
+        (2, True, "gpu:1", "gpu:1", "computing on gpu:1"),
+        (None, True, "cpu", "cpu", "computing on cpu"),
+    ],
+)  # fmt: skip
+def test_the_device_is_chosen_and_told(gpus, number, use_gpu, device, selected, line):
+    calls = gpus(number)
+    assert build.choose_device(config({"use_gpu": use_gpu}), device) == line
+    assert calls == [selected]
+
+
+@pytest.mark.parametrize(
+    ("number", "device", "message"),
+    [
+        (None, "gpu", r"--device gpu: there is no such GPU \(0 found; this Paddle is built for "),
+        (0, "gpu", r"--device gpu: there is no such GPU \(0 found\); use --device cpu"),
+        (2, "gpu:2", r"--device gpu:2: there is no such GPU \(2 found\); use --device cpu"),
+        *((2, name, "needs cpu, gpu or gpu:NUMBER") for name in
+          ("cuda", "gpu:", "gpu:x", "gpu:-1", "cpu:", "cpu:0", "GPU", "", " cpu", "gpu:1:2")),
+    ],
+)  # fmt: skip
+def test_a_device_that_is_not_there_is_refused(gpus, number, device, message):
+    calls = gpus(number)
+    with pytest.raises(ConfigError, match=message):
+        build.choose_device(config(), device)
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("number", "use_gpu", "device", "reason"),
+    [
+        (None, True, None, ", but this is Paddle for CPU"),
+        (0, True, None, ", but no GPU was found"),
+        (2, False, None, ""),
+        (2, True, "cpu", ""),
+    ],
+)
+def test_mixed_precision_without_a_gpu_is_refused(gpus, number, use_gpu, device, reason):
+    calls = gpus(number)
+    with pytest.raises(ConfigError) as error:
+        build.choose_device(config({"amp": True, "use_gpu": use_gpu}), device)
+    expected = f"automatic mixed precision (--amp, TRAIN.amp) needs a GPU{reason}"
+    assert str(error.value) == expected
+    assert calls == []
+
+
+def test_mixed_precision_on_a_gpu_is_accepted(gpus):
+    gpus(1)
+    assert build.choose_device(config({"amp": True})) == "computing on gpu"
+
+
+def test_the_cpu_is_really_selected():
+    build.choose_device(config(), "cpu")
+    assert paddle.get_device() == "cpu"

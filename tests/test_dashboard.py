@@ -1,0 +1,166 @@
+"""Figures of a run, read back from metrics.csv and from VisualDL's files."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from visualdl import LogReader
+
+from paddlevid.dashboard import COLUMNS, Dashboard
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def reader(folder: Path, split: str) -> LogReader:
+    """What VisualDL shows of a split: the newest file of the folder."""
+    newest = max((folder / "vdl" / split).glob("vdlrecords*"))
+    return LogReader(file_path=str(newest))
+
+
+def curve(folder: Path, split: str, tag: str) -> list[tuple[int, float]]:
+    records = reader(folder, split).get_data("scalar", tag)
+    return [(record.id, pytest.approx(record.value, rel=1e-6)) for record in records]
+
+
+def test_scalars_are_written_to_the_table(tmp_path):
+    dashboard = Dashboard(tmp_path)
+    dashboard.log(1, 1, "train", loss=2.5, top1=0.125, learning_rate=1e-5)
+    dashboard.log(1, 1, "val", loss=1 / 3)
+    dashboard.close()
+    first, second = rows(tmp_path)
+    assert tuple(first) == COLUMNS
+    assert {name: value for name, value in first.items() if value} == {
+        "step": "1", "epoch": "1", "split": "train", "loss": "2.5", "top1": "0.125",
+        "learning_rate": "1e-05",
+    }  # fmt: skip
+    assert (second["split"], second["loss"], second["top1"]) == ("val", "0.333333", "")
+
+
+def test_a_row_is_on_disk_at_once(tmp_path):
+    dashboard = Dashboard(tmp_path)
+    dashboard.log(1, 1, "train", loss=2.5)
+    assert len(rows(tmp_path)) == 1
+    dashboard.close()
+
+
+def test_train_and_val_have_the_same_tags_so_that_they_share_a_chart(tmp_path):
+    dashboard = Dashboard(tmp_path)
+    for step in (1, 2):
+        dashboard.log(step, 1, "train", loss=3.0 / step, top1=0.5)
+    dashboard.log(2, 1, "val", loss=2.0, top1=0.25)
+    dashboard.close()
+    assert sorted(reader(tmp_path, "train").get_tags()["scalar"]) == ["loss", "top1"]
+    assert sorted(reader(tmp_path, "val").get_tags()["scalar"]) == ["loss", "top1"]
+    assert curve(tmp_path, "train", "loss") == [(1, 3.0), (2, 1.5)]
+    assert curve(tmp_path, "val", "top1") == [(2, 0.25)]
+
+
+def test_a_figure_that_is_not_finite_is_only_in_the_table(tmp_path):
+    dashboard = Dashboard(tmp_path)
+    dashboard.log(1, 1, "val", loss=float("nan"), top1=0.5)
+    dashboard.close()
+    assert rows(tmp_path)[0]["loss"] == "nan"
+    assert reader(tmp_path, "val").get_tags()["scalar"] == ["top1"]
+
+
+def test_an_unknown_figure_is_an_error(tmp_path):
+    dashboard = Dashboard(tmp_path)
+    with pytest.raises(ValueError, match="lss"):
+        dashboard.log(1, 1, "train", lss=1.0)
+    dashboard.close()
+
+
+def test_pictures_come_back(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
+    dashboard = Dashboard(tmp_path)
+    dashboard.log_image(3, "val", "confusion", image)
+    dashboard.close()
+    (record,) = reader(tmp_path, "val").get_data("image", "confusion")
+    import cv2
+
+    encoded = np.frombuffer(record.image.encoded_image_string, np.uint8)
+    np.testing.assert_array_equal(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1], image)
+    assert record.id == 3
+
+
+def test_settings_of_any_kind_are_logged(tmp_path):
+    settings = {"a": 1, "b": 0.5, "c": "x", "d": True, "e": [1, 2], "f": None, "g": {"h": 1}}
+    dashboard = Dashboard(tmp_path)
+    dashboard.log_settings(settings, ["loss", "top1"])
+    dashboard.close()
+    (record,) = reader(tmp_path, "val").get_data("hyper_parameters", "hparam")
+    got = {}
+    for info in record.hparam.hparamInfos:
+        got[info.name] = getattr(info, info.WhichOneof("type"))
+    assert got == {
+        "a": 1, "b": 0.5, "c": "x", "d": "True", "e": "[1, 2]", "f": "None", "g": "{'h': 1}",
+    }  # fmt: skip
+    assert [info.name for info in record.hparam.metricInfos] == ["loss", "top1"]
+
+
+def first_part(folder: Path) -> None:
+    dashboard = Dashboard(folder)
+    dashboard.log_settings({"a": 1}, ["loss"])
+    dashboard.log_image(0, "train", "input", np.zeros((4, 4, 3), np.uint8))
+    for step in (1, 2, 3, 4):
+        dashboard.log(step, 1, "train", loss=float(step))
+    dashboard.log(2, 1, "val", loss=20.0)
+    dashboard.log(4, 2, "val", loss=40.0)
+    dashboard.close()
+
+
+def test_a_resumed_run_drops_the_rows_of_lost_work(tmp_path):
+    first_part(tmp_path)
+    dashboard = Dashboard(tmp_path, step=3)
+    dashboard.log(4, 1, "train", loss=4.5)
+    dashboard.close()
+    got = [(row["step"], row["split"], row["loss"]) for row in rows(tmp_path)]
+    assert got == [
+        ("1", "train", "1"), ("2", "train", "2"), ("3", "train", "3"), ("2", "val", "20"),
+        ("4", "train", "4.5"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("resumes", [1, 2])
+def test_a_resumed_run_is_one_curve_in_visualdl(tmp_path, resumes):
+    # VisualDL shows only the newest file of a folder: what came before has to be in it.
+    first_part(tmp_path)
+    for _ in range(resumes):
+        dashboard = Dashboard(tmp_path, step=3)
+        dashboard.log(4, 1, "train", loss=4.5)
+        dashboard.close()
+    assert curve(tmp_path, "train", "loss") == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.5)]
+    assert curve(tmp_path, "val", "loss") == [(2, 20.0)]
+    assert len(reader(tmp_path, "train").get_data("image", "input")) == 1
+    assert len(reader(tmp_path, "val").get_data("hyper_parameters", "hparam")) == 1
+    assert len(list((tmp_path / "vdl" / "train").iterdir())) == 1
+
+
+def test_a_log_and_a_table_that_were_cut_off_are_continued(tmp_path):
+    first_part(tmp_path)
+    (log,) = (tmp_path / "vdl" / "train").iterdir()
+    log.write_bytes(log.read_bytes()[:-3])  # in the record of step 4
+    table = (tmp_path / "metrics.csv").read_text()
+    (tmp_path / "metrics.csv").write_text(table + "3,1,tr")
+    Dashboard(tmp_path, step=4).close()
+    assert curve(tmp_path, "train", "loss") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert len(rows(tmp_path)) == 6
+
+
+def test_a_run_that_starts_anew_forgets_the_old_figures(tmp_path):
+    first_part(tmp_path)
+    dashboard = Dashboard(tmp_path)
+    dashboard.log(1, 1, "train", loss=7.0)
+    dashboard.close()
+    assert [row["loss"] for row in rows(tmp_path)] == ["7"]
+    assert curve(tmp_path, "train", "loss") == [(1, 7.0)]
+    assert len(list((tmp_path / "vdl" / "train").iterdir())) == 1
+
+
+def test_resuming_without_a_table_starts_one(tmp_path):
+    Dashboard(tmp_path, step=3).close()
+    assert rows(tmp_path) == []

@@ -1,0 +1,106 @@
+"""Accuracies and tables, by hand."""
+
+import numpy as np
+import paddle
+import pytest
+
+from paddlevid.data.loader import Batch
+from paddlevid.metrics import Evaluation, num_hits, score_views
+
+LOGITS = np.array(
+    [
+        [0.1, 0.9, 0.0, 0.2],  # ranks of the classes: 2 0 3 1
+        [0.7, 0.1, 0.3, 0.2],  # 0 3 1 2
+        [0.0, 0.1, 0.2, 0.3],  # 3 2 1 0
+        [0.9, 0.1, 0.2, 0.8],  # 0 3 2 1
+        [0.1, 0.5, 0.3, 0.2],  # 3 0 1 2
+    ],
+    np.float32,
+)
+LABELS = np.array([1, 2, 0, 3, 1])  # their ranks: 0 1 3 1 0; class 2 once, 0 once
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    return Evaluation(LOGITS, LABELS, np.arange(5), loss=1.25, num_bad=2)
+
+
+@pytest.mark.parametrize(("k", "hits"), [(1, 2), (2, 4), (3, 4), (4, 5), (5, 5), (99, 5)])
+def test_hits_are_labels_among_the_k_highest(k, hits):
+    assert num_hits(LOGITS, LABELS, k) == hits
+
+
+def test_of_equal_logits_the_first_is_the_highest():
+    # A network that says the same of all classes is right as often as always saying class 0.
+    logits, labels = np.zeros((4, 4), np.float32), np.arange(4)
+    assert [num_hits(logits, labels, k) for k in (1, 2, 3, 4)] == [1, 2, 3, 4]
+    assert num_hits(logits, labels, 1) == (logits.argmax(axis=1) == labels).sum()
+    logits = np.array([[1.0, 2.0, 2.0]])
+    assert [num_hits(logits, np.array([label]), 1) for label in range(3)] == [0, 1, 0]
+
+
+def test_a_network_that_says_nan_is_never_right():
+    logits = np.array([[np.nan] * 3, [np.nan, 5, 1], [0, 5, np.nan], [0, 5, 1]])
+    assert num_hits(logits, np.array([0, 1, 1, 1]), 1) == 1
+    assert num_hits(logits, np.array([0, 1, 1, 1]), 5) == 1
+
+
+def test_top_1_agrees_with_the_confusion_matrix():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.integers(0, 3, (200, 6)).astype(np.float32), rng.integers(0, 6, 200)
+    evaluation = Evaluation(logits, labels, np.arange(200), loss=0.0)
+    assert evaluation.top_k(1) == np.trace(evaluation.confusion) / 200
+
+
+def test_the_confusion_matrix_has_a_row_for_each_label(evaluation):
+    expected = [[0, 0, 0, 1], [0, 2, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
+    np.testing.assert_array_equal(evaluation.confusion, expected)
+
+
+def test_the_mean_over_classes_leaves_out_classes_without_clips():
+    labels = np.array([1, 1, 3, 3, 1])  # classes 0 and 2 have no clips
+    evaluation = Evaluation(LOGITS, labels, np.arange(5), loss=0.0)
+    np.testing.assert_array_equal(evaluation.class_accuracies, [np.nan, 2 / 3, np.nan, 0.5])
+    assert evaluation.summary()["mean_class_accuracy"] == pytest.approx((2 / 3 + 0.5) / 2)
+
+
+def test_the_summary_says_over_how_many_clips(evaluation):
+    assert evaluation.summary() == {
+        "top1": 0.4,
+        "top5": 1.0,
+        "mean_class_accuracy": 0.25,
+        "loss": 1.25,
+        "num_clips": 5,
+        "num_bad": 2,
+    }
+
+
+def test_the_class_table_names_the_most_frequent_mistake():
+    logits = np.eye(4)[[1, 2, 2, 0, 1, 3]]
+    labels = np.array([0, 0, 0, 0, 1, 3])
+    table = Evaluation(logits, labels, np.arange(6), 0.0).class_table(["a", "b", "c", "d"])
+    assert [row["class"] for row in table] == ["a", "b", "c", "d"]
+    assert [row["clips"] for row in table] == [4, 1, 0, 1]
+    assert [row["taken_for"] for row in table] == ["c", "", "", ""]
+    np.testing.assert_array_equal([row["accuracy"] for row in table], [0.25, 1.0, np.nan, 1.0])
+
+
+def test_the_class_table_needs_a_name_for_each_class(evaluation):
+    with pytest.raises(ValueError, match="shorter"):
+        evaluation.class_table(["a", "b", "c", "d", "e"])
+
+
+@pytest.mark.parametrize("num_views", [1, 3])
+def test_the_views_of_a_clip_are_averaged_and_not_those_of_its_neighbour(num_views):
+    rng = np.random.default_rng(0)
+    clips = rng.random((2 * num_views, 3, 1, 1, 1), np.float32)  # the views one after the other
+    batch = Batch(clips, np.array([0, 1]), np.array([0, 1]), num_views)
+    sizes = []
+
+    def model(clip: paddle.Tensor) -> paddle.Tensor:
+        sizes.append(clip.shape[0])
+        return clip.reshape([-1, 3]) ** 2
+
+    expected = (clips.reshape(2, num_views, 3) ** 2).mean(axis=1)
+    np.testing.assert_allclose(score_views(model, batch).numpy(), expected, rtol=1e-6)
+    assert sizes == [2] * num_views  # one view of each clip at a time

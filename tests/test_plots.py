@@ -1,0 +1,132 @@
+"""Pictures, looked at through their pixels and their parts; no display is needed."""
+
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from paddlevid import plots
+
+CHINESE = ["走路", "跑步"]
+
+
+def matrix(num_classes: int) -> np.ndarray:
+    return np.eye(num_classes, dtype=np.int64) * 9 + 1
+
+
+def test_the_counts_of_a_small_matrix_are_written_into_it():
+    figure = plots.confusion_figure(np.array([[5, 0], [2, 7]]), ["walk", "run"])
+    axes = figure.axes[0]
+    assert {(text.get_text(), text.get_position()) for text in axes.texts} == {
+        ("5", (0, 0)),
+        ("2", (0, 1)),  # x is the prediction, y the label
+        ("7", (1, 1)),
+    }
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["walk", "run"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["walk", "run"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("prediction", "label")
+
+
+def test_the_colours_are_shares_of_a_rows_clips():
+    figure = plots.confusion_figure(np.array([[3, 1], [0, 0]]), ["a", "b"])
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), [[0.75, 0.25], [0, 0]])
+
+
+def test_a_large_matrix_has_no_numbers_and_a_limited_size():
+    figure = plots.confusion_figure(matrix(51), [f"class {i}" for i in range(51)])
+    assert len(figure.axes[0].texts) == 0
+    assert len(figure.axes[0].get_xticklabels()) == 51
+    sizes = [plots.confusion_figure(matrix(k), [""] * k).get_size_inches() for k in (2, 101, 400)]
+    assert max(max(size) for size in sizes) <= 26
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 51])
+def test_all_names_fit_into_the_picture(num_classes):
+    figure = plots.confusion_figure(matrix(num_classes), ["swing_baseball_bat"] * num_classes)
+    image = plots.to_array(figure)
+    assert image.dtype == np.uint8
+    assert image.shape[2] == 3
+    border = np.concatenate([image[:2].ravel(), image[-2:].ravel(), image[:, :2].ravel(),
+                             image[:, -2:].ravel()])  # fmt: skip
+    assert (border == 255).all()  # nothing is cut off
+    assert (image < 128).any()
+
+
+def test_a_saved_figure_is_a_png(tmp_path):
+    plots.save(plots.confusion_figure(matrix(3), ["a", "b", "c"]), tmp_path / "a.png")
+    image = cv2.imread(str(tmp_path / "a.png"))
+    assert image is not None
+    assert image.std() > 10
+
+
+def test_chinese_names_give_at_most_one_line_in_the_log(tmp_path, caplog):
+    plots._say_that_a_font_is_missing.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            figure = plots.confusion_figure(matrix(2), CHINESE)
+            plots.to_array(figure)
+            plots.save(figure, tmp_path / "a.png")
+    about = [record for record in caplog.records if record.name == "paddlevid.plots"]
+    has_font = any(font in plots._installed for font in plots._CJK_FONTS)
+    assert len(about) == (0 if has_font else 1)
+    assert has_font or "class names have characters that no known font" in about[0].getMessage()
+
+
+def test_other_warnings_are_not_swallowed():
+    with pytest.warns(UserWarning, match="odd"), plots._said_once_what_is_missing():
+        warnings.warn("odd", UserWarning, stacklevel=1)
+
+
+def test_the_counts_of_the_splits_are_stacked():
+    splits = {"train": [3, 4], "val": [1, 2]}
+    figure = plots.counts_figure(splits, ["a", "b"], [10, 20, 20])
+    bars, lengths = figure.axes
+    places = [(bar.get_x(), bar.get_width()) for bar in bars.patches]
+    assert places == [(0, 3), (0, 4), (3, 1), (4, 2)]
+    assert [text.get_text() for text in bars.get_legend().get_texts()] == ["train", "val"]
+    assert sum(patch.get_height() for patch in lengths.patches) == 3
+    assert plots.to_array(figure).std() > 10
+
+
+def test_a_grid_has_a_row_for_each_clip_and_a_column_for_each_frame():
+    mean, std = (0.5, 0.25, 0.0), (0.5, 0.25, 1.0)
+    pixels = np.random.default_rng(0).integers(1, 255, (2, 3, 4, 5, 6))  # N T H W C
+    pixels = pixels[..., :3]
+    normalised = ((pixels / 255 - mean) / std).astype(np.float32).transpose(0, 4, 1, 2, 3)
+    grid = plots.frame_grid(normalised, mean, std)
+    assert grid.shape == (2 * 4, 3 * 5, 3)
+    for n in range(2):
+        for t in range(3):
+            part = grid[n * 4 : (n + 1) * 4, t * 5 : (t + 1) * 5].astype(int)
+            assert np.abs(part - pixels[n, t]).max() <= 1
+
+
+def test_a_grid_cuts_off_what_no_screen_shows():
+    clips = np.array([-9.0, 9.0], np.float32).reshape(1, 1, 1, 1, 2).repeat(3, axis=1)
+    grid = plots.frame_grid(clips, (0.5,) * 3, (0.5,) * 3)
+    np.testing.assert_array_equal(grid, [[[0] * 3, [255] * 3]])
+
+
+def test_a_grid_of_flow_shows_its_first_three_channels():
+    clips = np.zeros((1, 10, 2, 4, 4), np.float32)
+    assert plots.frame_grid(clips, (0.5,) * 3, (0.5,) * 3).shape == (4, 8, 3)
+
+
+def test_no_display_is_needed():
+    code = (
+        "import numpy as np; from paddlevid import plots; import sys\n"
+        "print(plots.to_array(plots.confusion_figure(np.eye(2), ['a', 'b'])).shape[2])\n"
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "MPLBACKEND")}
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, env=environment
+    )
+    assert done.stdout == "3\nFalse\n", done.stderr

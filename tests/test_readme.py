@@ -1,0 +1,134 @@
+"""Every command of the README runs: as it stands, but on little data and for one epoch."""
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from conftest import write_video
+from paddlevid import build
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(text, language):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+COMMANDS = [line for block in blocks(README, "sh") for line in block.splitlines() if line]
+
+SMALL = ["-o", "TRAIN.batch_size=2"]
+for _section in ("TRAIN", "VALID", "TEST", "INFER"):
+    SMALL += ["-o", f"{_section}.target_size=32", "-o", f"{_section}.short_size=36"]
+# What is added to the commands of a script so that they take a moment.
+LIGHT = {
+    "data_tools/make_demo.py": ["--clips", "12"],
+    "train.py": ["--epoch", "1", "--overwrite", *SMALL],
+    "infer.py": SMALL[2:],
+    "paddlevid.bench": ["--steps", "1", "--size", "32", "--clips", "2"],
+}
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    """A folder with the configs, some videos of three classes, and a tiny HMDB51."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    rng = np.random.default_rng(0)
+    for name in ("跑", "jump high", "sit"):
+        for number in range(10):
+            frames = rng.integers(0, 256, (6, 36, 48, 3)).astype(np.uint8)
+            write_video(folder / "my_videos" / name / f"{number}.avi", frames)
+    for label in range(51):
+        lines = []
+        for number, side in enumerate((1, 1, 2)):
+            name = f"Film_{number}_action{label}_f_cm_np1_fr_goo_{number}.avi"
+            frames = rng.integers(0, 256, (4, 36, 48, 3)).astype(np.uint8)
+            write_video(folder / "hmdb51" / f"action{label}" / name, frames)
+            lines.append(f"{name} {side}\n")
+        split = folder / "testTrainMulti_7030_splits" / f"action{label}_test_split1.txt"
+        split.parent.mkdir(exist_ok=True)
+        split.write_text("".join(lines))
+    return folder
+
+
+def test_every_command_runs(sandbox, monkeypatch, capsys):
+    monkeypatch.chdir(sandbox)
+    resnet18 = paddle.vision.models.resnet18()
+    paddle.save(resnet18.state_dict(), "resnet18.pdparams")
+    monkeypatch.setattr(build, "download", lambda url, md5: "resnet18.pdparams")
+    ran = 0
+    for command in COMMANDS:
+        words = shlex.split(command)
+        if words[0] == "visualdl":
+            assert_dashboards_open(words)
+        elif words[1] == "-m":
+            done = subprocess.run([sys.executable, *words[1:], *LIGHT[words[2]]])
+            assert done.returncode == 0, command
+        else:
+            module = import_module(words[1].removesuffix(".py").replace("/", "."))
+            added = LIGHT.get(words[1], []) if "--resume" not in words else []
+            added = added or (["--epoch", "2", *SMALL] if "--resume" in words else [])
+            assert module.main([*words[2:], *added]) == 0, (command, capsys.readouterr().err)
+        ran += 1
+    assert ran == len(COMMANDS) > 15
+
+
+def assert_dashboards_open(words):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = Path(sys.executable).with_name(words[0])
+    server = subprocess.Popen(
+        [script, *words[1:], "--port", str(port), "--host", "127.0.0.1"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{port}/app/api/scalar/tags"
+        page = ""
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                page = urllib.request.urlopen(url, timeout=5).read().decode()
+                break
+            time.sleep(0.1)
+        assert "loss" in page and "learning_rate" in page
+    finally:
+        os.killpg(server.pid, 9)
+        server.wait()
+
+
+def test_the_python_example_runs():
+    (example,) = blocks(README, "python")
+    out = subprocess.run(
+        [sys.executable, "-c", example], capture_output=True, text=True, check=True
+    ).stdout
+    assert "tsn_r50" in out
+
+
+def test_the_chinese_readme_has_the_same_commands():
+    chinese = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+    for language in ("sh", "python"):
+        assert blocks(chinese, language) == blocks(README, language)
+    indented = [re.findall(r"^    (.+)$", text, re.MULTILINE) for text in (README, chinese)]
+    commands = [
+        [line for line in lines if line.startswith(("make", "pip", "python"))] for lines in indented
+    ]
+    assert commands[0] == commands[1]
+
+
+def test_files_that_the_readme_names_exist():
+    for name in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / name).exists(), name

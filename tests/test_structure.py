@@ -1,0 +1,186 @@
+"""Who may import whom (design.md, section 5), read from the import statements."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# A module may import modules of lower levels only. A new module has to be placed here.
+LEVELS = {
+    "paddlevid": 0.0,
+    "paddlevid.runtime": 0.0,
+    "paddlevid.config": 0.0,
+    "paddlevid.data": 0.0,
+    "paddlevid.data.decode": 0.0,
+    "paddlevid.data.sample": 0.0,
+    "paddlevid.data.split": 0.0,
+    "paddlevid.flags": 0.1,
+    "paddlevid.data.frames": 1.0,
+    "paddlevid.data.transform": 1.0,
+    "paddlevid.data.dataset": 1.1,
+    "paddlevid.data.loader": 1.2,
+    "paddlevid.metrics": 1.3,
+    "paddlevid.optim": 1.0,
+    "paddlevid.weights": 1.0,
+    "paddlevid.checkpoint": 1.1,
+    "paddlevid.dashboard": 1.0,
+    "paddlevid.plots": 1.0,
+    "paddlevid.models.tsn": 2.0,
+    "paddlevid.models": 2.1,
+    "paddlevid.build": 3.0,
+    "paddlevid.trainer": 4.0,
+    "paddlevid.predictor": 4.0,
+    "paddlevid.bench": 4.1,
+    "paddlevid.bench.__main__": 4.2,
+    "train": 5.0,
+    "infer": 5.0,
+    "data_tools": 5.0,
+}
+DATA_TOOLS_MAY_USE = (
+    "paddlevid.data", "paddlevid.features", "paddlevid.plots", "paddlevid.config",
+    "paddlevid.flags",
+)  # fmt: skip
+MODELS_MAY_USE = ("paddlevid.layers", "paddlevid.models")
+OURS = ("paddlevid", "data_tools", "train", "infer")
+
+
+def module_of(path: Path) -> str:
+    """paddlevid/data/__init__.py -> paddlevid.data"""
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {
+    module_of(path): path.read_text(encoding="utf-8")
+    for path in sorted(
+        [*ROOT.glob("paddlevid/**/*.py"), *ROOT.glob("data_tools/*.py"), *ROOT.glob("*.py")]
+    )
+}
+
+
+def imports(module: str, source: str, is_package: bool = False) -> Iterator[str]:
+    """All names that a source imports, inside functions too, as full names."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [node.module] if node.module else []
+            if node.level:
+                parts = module.split(".")
+                base = [*parts[: len(parts) - node.level + is_package], *base]
+            yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+def owner(name: str) -> str:
+    """The module of this project that an imported name is, or is in; else the name."""
+    parts = name.split(".")
+    names = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    found = next((part for part in names if part in LEVELS or part in SOURCES), name)
+    return name if found == "paddlevid" and name != "paddlevid.__version__" else found
+
+
+def level(module: str) -> float | None:
+    return LEVELS.get("data_tools" if module.startswith("data_tools") else module)
+
+
+def problems(module: str, source: str, is_package: bool = False) -> list[str]:
+    """What a module imports although it must not."""
+    if level(module) is None:
+        return [f"{module} has no level in tests/test_structure.py: place it there"]
+    owners = sorted({owner(name) for name in imports(module, source, is_package)})
+    reasons = {target: forbids(module, target) for target in owners if target != module}
+    return [f"{module} must not import {name}: {why}" for name, why in reasons.items() if why]
+
+
+def forbids(module: str, target: str) -> str:
+    """Why a module must not import another; empty where it may."""
+    package = target.split(".")[0]
+    if package == "paddle":
+        is_light = module.startswith(("paddlevid.data", "data_tools")) or level(module) < 1
+        return "this part works without paddle" if is_light else ""
+    if package not in OURS:
+        return ""
+    if package == "data_tools":
+        return "nobody imports data_tools"
+    if level(target) is None:
+        return "it has no level in tests/test_structure.py"
+    if level(target) >= level(module):
+        return f"level {level(target)} is not below {level(module)}"
+    if module.startswith("data_tools") and not target.startswith(DATA_TOOLS_MAY_USE):
+        return f"preparing data needs no more than {', '.join(DATA_TOOLS_MAY_USE)}"
+    if module.startswith("paddlevid.models") and not target.startswith(MODELS_MAY_USE):
+        return "models use layers only"
+    return ""
+
+
+def is_package(module: str) -> bool:
+    return (ROOT / module.replace(".", "/")).is_dir()
+
+
+def test_all_sources_are_found():
+    assert {"paddlevid", "paddlevid.config", "paddlevid.data.loader", "paddlevid.models.tsn",
+            "train", "infer", "data_tools.avi2jpg"} <= set(SOURCES)  # fmt: skip
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_go_down(module):
+    assert problems(module, SOURCES[module], is_package(module)) == []
+
+
+def test_every_level_has_a_module():
+    assert set(LEVELS) - {"data_tools"} <= set(SOURCES)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "problem"),
+    [
+        ("paddlevid.optim", "from paddlevid.trainer import fit", "trainer: level 4.0 is not below"),
+        ("paddlevid.optim", "from paddlevid import trainer", "trainer: level 4.0 is not below"),
+        ("paddlevid.optim", "import paddlevid.trainer as t", "trainer: level 4.0 is not below 1.0"),
+        ("paddlevid.optim", "def f():\n    from paddlevid.build import x", "build: level 3.0 is"),
+        ("paddlevid.optim", "from . import build", "paddlevid.build: level 3.0 is not below"),
+        ("paddlevid.optim", "from .data.loader import Loader", "data.loader: level 1.2 is not bel"),
+        ("paddlevid.optim", "from paddlevid.weights import x", "level 1.0 is not below 1.0"),
+        ("paddlevid.optim", "if True:\n  import train", "import train: level 5.0 is not below"),
+        ("paddlevid.optim", "import paddlevid.newone.x", "paddlevid.newone.x: it has no level"),
+        ("paddlevid.optim", "from paddlevid import create_model", "create_model: it has no level"),
+        ("paddlevid.data.decode", "import paddle.nn", "paddle.nn: this part works without paddle"),
+        ("paddlevid.data.loader", "from paddle import io", "io: this part works without paddle"),
+        ("paddlevid.config", "def f():\n    import paddle", "this part works without paddle"),
+        ("paddlevid.data.transform", "from paddlevid.data.dataset import x", "level 1.1 is not be"),
+        ("paddlevid.models.tsn", "from paddlevid.models.eco import x", "level 2.1 is not below 2"),
+        ("paddlevid.models.tsn", "from paddlevid.config import x", "models use layers only"),
+        ("paddlevid.models", "from paddlevid.data.decode import x", "models use layers only"),
+        ("data_tools.avi2jpg", "from paddlevid.trainer import fit", "preparing data needs no more"),
+        ("data_tools.avi2jpg", "from data_tools.jpg2pkl import pack", "nobody imports data_tools"),
+        ("train", "import data_tools.avi2jpg", "nobody imports data_tools"),
+        ("paddlevid.new_module", "", "paddlevid.new_module has no level"),
+    ],
+)  # fmt: skip
+def test_a_wrong_import_would_be_found(module, source, problem):
+    (found,) = problems(module, source)
+    assert problem in found
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("paddlevid.trainer", "import paddle\nfrom paddlevid import plots\nimport numpy as np"),
+        ("paddlevid.checkpoint", "from paddlevid.weights import read_pickle"),
+        ("paddlevid.metrics", "from paddlevid.data.loader import Batch"),
+        ("paddlevid.metrics", "from .data.loader import Batch"),
+        ("train", "from paddlevid import runtime\nfrom paddlevid.config import Config"),
+        ("data_tools.avi2jpg", "from paddlevid.data.frames import write_frames"),
+        ("paddlevid.config", "import paddlevideo_like_name"),
+    ],
+)
+def test_a_right_import_is_allowed(module, source):
+    assert problems(module, source) == []
+
+
+def test_the_models_table_may_import_its_models():
+    assert problems("paddlevid.models", "from paddlevid.models.tsn import TSN", True) == []
+    assert problems("paddlevid.models", "from .tsn import TSN", True) == []

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from paddlevid import runtime
 from paddlevid.config import Config, ConfigError, ReaderConfig, load_config
-from paddlevid.flags import Parser, at_least
+from paddlevid.flags import Parser, at_least, describe
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -140,7 +140,7 @@ def predict(args: argparse.Namespace, config: Config, model: object, classes: li
                 num_bad += 1
                 tqdm.write(f"cannot be read: {result.problem}")
             else:
-                tqdm.write(describe(result, classes, args.top_k))
+                tqdm.write(in_words(result, classes, args.top_k))
             rows.append(as_row(result, classes, args.top_k))
     if args.output:
         write_predictions(args.output, rows)
@@ -155,7 +155,7 @@ def name_of(label: int, classes: Sequence[str]) -> str:
     return classes[label] if 0 <= label < len(classes) else "" if label < 0 else str(label)
 
 
-def describe(result: "predictor.Prediction", classes: Sequence[str], k: int) -> str:  # noqa: F821
+def in_words(result: "predictor.Prediction", classes: Sequence[str], k: int) -> str:  # noqa: F821
     """A prediction for the eye: the path, and a line for each class."""
     lines = [
         str(result.path)
@@ -207,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return infer(args)
     except (ValueError, OSError) as error:
-        print(f"infer.py: {error}", file=sys.stderr)
+        print(f"infer.py: {describe(error, args.output or args.weights.parent)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

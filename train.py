@@ -8,7 +8,7 @@ import yaml
 
 from paddlevid import runtime
 from paddlevid.config import Config, ConfigError, load_config
-from paddlevid.flags import Parser, at_least
+from paddlevid.flags import Parser, at_least, describe
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -124,8 +124,9 @@ def train(args: argparse.Namespace) -> int:
         (args.save_dir / "classes.txt").write_text(classes_text, encoding="utf-8")
         for note in notes:
             print(note)
+        num_trained = sum(p.size for p in model.parameters() if not p.stop_gradient)
         print(
-            f"{config.model.create_name}: {sum(p.size for p in model.parameters()):,} parameters, "
+            f"{config.model.create_name}: {num_trained:,} trained parameters, "
             f"{len(classes)} classes, {len(train_loader.dataset)} training clips, "
             f"{len(valid_loader.dataset) if valid_loader else 'no'} validation clips"
         )
@@ -177,7 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return train(args)
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
+        print(f"train.py: {describe(error, args.save_dir)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

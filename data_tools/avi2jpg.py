@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections import Counter
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from paddlevid.data.decode import VIDEO_SUFFIXES, DecodeError, is_video, limit_threads
 from paddlevid.data.frames import write_frames
-from paddlevid.flags import Parser, at_least
+from paddlevid.flags import Parser, at_least, describe, is_disk_full
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,7 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not 0 <= args.quality <= 100:
         parser.error(f"--quality {args.quality}: needs 0 to 100")
-    if args.fps is not None and args.fps <= 0:
+    if args.fps is not None and not 0 < args.fps < math.inf:
         parser.error(f"--fps {args.fps:g}: needs a number above 0")
     return args
 
@@ -88,6 +89,8 @@ def extract(video: Path, folder: Path, options: dict[str, object]) -> tuple[int,
     except DecodeError as error:
         return 0, str(error)
     except OSError as error:
+        if is_disk_full(error):
+            raise  # the other videos would fail in the same way
         return 0, f"{video}: cannot write {folder}: {error.strerror or error}"
     except Exception as error:  # whatever a library throws at a strange file
         return 0, f"{video}: {type(error).__name__}: {error}"
@@ -106,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
         videos = find_videos(args.source)
         claim(args.target, options)
     except (ValueError, OSError) as error:
-        print(f"avi2jpg.py: {error}", file=sys.stderr)
+        print(f"avi2jpg.py: {describe(error, args.target)}", file=sys.stderr)
         return 1
     clips = {video: args.target / clip for video, clip in videos.items()}
     waiting = {video: clip for video, clip in clips.items() if not is_extracted(clip)}
@@ -120,6 +123,9 @@ def main(argv: list[str] | None = None) -> int:
             if problem:
                 problems.append(problem)
                 tqdm.write(problem, file=sys.stderr)
+    except OSError as error:
+        print(f"avi2jpg.py: {describe(error, args.target)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("avi2jpg.py: stopped; run it again to extract the rest", file=sys.stderr)
         return 130

@@ -27,7 +27,7 @@ from paddlevid.data.decode import (
     natural_key,
 )
 from paddlevid.data.loader import Loader
-from paddlevid.flags import Parser, at_least
+from paddlevid.flags import Parser, at_least, describe
 
 FRAMES_AT_ONCE = 64  # of a .pkl or a folder of frames, held in memory
 
@@ -257,7 +257,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"check_videos.py: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"check_videos.py: {error}", file=sys.stderr)
+        print(f"check_videos.py: {describe(error, args.output or args.source)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("check_videos.py: stopped; nothing is written", file=sys.stderr)

@@ -40,7 +40,7 @@ from paddlevid.data.split import (
     source_video,
     split_groups,
 )
-from paddlevid.flags import Parser, at_least
+from paddlevid.flags import Parser, at_least, describe
 
 PUBLISHED = {  # clips for training and testing, of split 1, 2, 3
     "hmdb51": ((3570, 1530), (3570, 1530), (3570, 1530)),
@@ -423,7 +423,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenProcessPool:
         reason = "a clip crashed its reader: data_tools/check_videos.py finds out which"
     except (OSError, ValueError) as error:
-        reason = str(error)
+        reason = describe(error, args.target)
     except KeyboardInterrupt:
         print("data_list_gener.py: stopped; no list is written", file=sys.stderr)
         return 130

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddlevid.data.decode import frame_files, natural_key
-from paddlevid.flags import Parser, at_least
+from paddlevid.flags import Parser, at_least, describe, is_disk_full
 
 BOOK_SUFFIX = "_jpg"  # of the book's class folders
 
@@ -132,14 +132,17 @@ def pack(clip: Path, label: int, target: Path, embed: bool) -> str:
         os.replace(partial, target)
     except OSError as error:
         partial.unlink(missing_ok=True)
+        if is_disk_full(error):
+            raise  # the other clips would fail in the same way
         return f"{clip}: cannot write {target}: {error.strerror or error}"
     return ""
 
 
-def start(target: Path, classes: list[str], embed: bool) -> None:
-    """Note in TARGET what it holds; clips with other labels or of another kind are removed."""
+def start(target: Path, source: Path, classes: list[str], embed: bool) -> None:
+    """Note in TARGET what it holds; clips of another source, kind or labels are removed."""
     target.mkdir(parents=True, exist_ok=True)
-    note, wanted = target / "jpg2pkl.json", {"embed": embed, "classes": classes}
+    note = target / "jpg2pkl.json"
+    wanted = {"source": os.path.relpath(source, target), "embed": embed, "classes": classes}
     if note.exists():
         try:
             found = json.loads(note.read_text(encoding="utf-8"))
@@ -161,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         labels = read_label_dir(args.label_dir) if args.label_dir else None
         classes = find_classes(args.source, labels)
-        start(args.target, list(classes), args.embed)
+        start(args.target, args.source, list(classes), args.embed)
         clips = {
             clip: (label, args.target / name / f"{clip.name}.pkl")
             for label, (name, folder) in enumerate(classes.items())
@@ -171,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
         if not clips:
             raise ValueError(f"no clips in the class folders of {args.source}")
     except (ValueError, OSError) as error:
-        print(f"jpg2pkl.py: {error}", file=sys.stderr)
+        print(f"jpg2pkl.py: {describe(error, args.target)}", file=sys.stderr)
         return 1
     jobs = [
         joblib.delayed(pack)(clip, label, file, args.embed)
@@ -185,6 +188,9 @@ def main(argv: list[str] | None = None) -> int:
             if problem:
                 problems.append(problem)
                 tqdm.write(problem, file=sys.stderr)
+    except OSError as error:
+        print(f"jpg2pkl.py: {describe(error, args.target)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("jpg2pkl.py: stopped; run it again to pack the rest", file=sys.stderr)
         return 130

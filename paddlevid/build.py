@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import paddle
 from paddle import nn
 
@@ -122,6 +121,11 @@ def build_reader(
     config: Config, reader: ReaderConfig, samples: list[Sample], labelled: bool = True
 ) -> Loader:
     """A loader of these samples, in their order and without random draws."""
+    if config.model.sampling == "book" and reader.num_clips > 1:
+        raise ConfigError(
+            f"num_clips = {reader.num_clips}: MODEL.sampling = 'book' knows a single clip of a "
+            "video; set MODEL.sampling = 'segments'"
+        )
     dataset = HMDB51Dataset(
         samples,
         build_sampler(config, reader),
@@ -140,29 +144,29 @@ def build_reader(
 def build_model(config: Config, pretrain: Path | None = None) -> tuple[nn.Layer, list[str]]:
     """The network, and lines for the user about the weights it starts from.
 
-    Fresh weights depend on TRAIN.seed; `pretrain` is a file of weights, whose classifier is left
-    out where it has another number of classes.
+    Fresh weights depend on TRAIN.seed. `pretrain` is a file of weights: of this network, whose
+    classifier is left out where it has another number of classes, or of its ImageNet trunk.
     """
     paddle.seed(config.train.seed)
-    np.random.seed(config.train.seed)  # some of Paddle's initialisers draw from it
     model_config = config.model
     model = create_model(
         model_config.create_name, num_classes=model_config.num_classes, **model_config.arguments
     )
-    notes = []
     if model_config.pretrained and not pretrain:
-        file = download(*model.imagenet_weights)
-        weights = read_weights(file)
+        pretrain = Path(download(*model.imagenet_weights))
+    if not pretrain:
+        return model, []
+    weights = read_weights(pretrain)
+    if "conv1.weight" in weights:  # of an image network: its trunk without a prefix, and "fc"
         trunk = {name: weights[name] for name in weights if not name.startswith("fc.")}
-        load_weights(model.trunk, trunk, file)
-        notes.append(f"the trunk starts from {file}")
-    if pretrain:
-        left = load_weights(model, read_weights(pretrain), pretrain, new_head="fc")
-        notes.append(f"starts from {pretrain}")
-        if left:
-            notes.append(
-                f"except {' and '.join(left)}: another number of classes, so freshly initialised"
-            )
+        load_weights(model.trunk, trunk, pretrain)
+        return model, [f"the trunk starts from {pretrain}, the classifier afresh"]
+    left = load_weights(model, weights, pretrain, new_head="fc")
+    notes = [f"starts from {pretrain}"]
+    if left:
+        notes.append(
+            f"except {' and '.join(left)}: another number of classes, so freshly initialised"
+        )
     return model, notes
 
 

@@ -156,7 +156,7 @@ class TrainConfig:
     # the run
     use_gpu: bool = True  # where there is one
     seed: int = 0
-    early_stop: int = 0  # epochs without a better validation top-1 after which to stop; 0 = never
+    early_stop: int = 0  # epochs without a better validation result after which to stop; 0 = never
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:

@@ -1,7 +1,9 @@
 """Command lines: what the scripts and tools share beside argparse."""
 
 import argparse
+import errno
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -22,3 +24,15 @@ def at_least(low: int) -> Callable[[str], int]:
         return int(text)
 
     return whole_number
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether an error says that there is no room on the disk."""
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC
+
+
+def describe(error: Exception, folder: Path) -> str:
+    """An error in words; of a full disk it tells where, as `folder` was written to."""
+    if is_disk_full(error):
+        return f"no space left on the disk of {folder}: make room, then run it again"
+    return str(error)

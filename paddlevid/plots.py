@@ -15,7 +15,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 # Class names may be Chinese: whichever of these fonts is installed comes after the usual one.
-_CJK_FONTS = ("Noto Sans CJK SC", "WenQuanYi Micro Hei", "SimHei", "Microsoft YaHei", "PingFang SC")
+_CJK_FONTS = (
+    "Noto Sans CJK JP",  # what matplotlib calls the file that holds all of Noto Sans CJK
+    "Noto Sans CJK SC",
+    "WenQuanYi Micro Hei",
+    "SimHei",
+    "Microsoft YaHei",
+    "PingFang SC",
+)
 _installed = {font.name for font in font_manager.fontManager.ttflist}
 matplotlib.rcParams["font.family"] = ["DejaVu Sans", *(f for f in _CJK_FONTS if f in _installed)]
 
@@ -47,17 +54,22 @@ def counts_figure(
     clips: dict[str, Sequence[int]], classes: Sequence[str], num_frames: Sequence[int]
 ) -> Figure:
     """Clips of each class, stacked by split ({split: counts}), and a histogram of frames a clip."""
-    figure = Figure(figsize=(10, min(3 + 0.25 * len(classes), 30)), layout="constrained")
-    bars, lengths = figure.subplots(1, 2, width_ratios=(2, 1))
+    height = max(3.5, min(1.5 + 0.25 * len(classes), 30))  # inches
+    figure = Figure(figsize=(10, height), layout="constrained")
+    grid = figure.add_gridspec(2, 2, width_ratios=(2, 1), height_ratios=(3, max(height - 3, 0.01)))
+    bars, lengths = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[0, 1])
     left = np.zeros(len(classes))
     for split, counts in clips.items():
         bars.barh(list(classes), counts, left=left, label=split)
         left += counts
     bars.invert_yaxis()
+    bars.margins(y=0.01)
     bars.set_xlabel("clips")
-    bars.legend()
-    lengths.hist(num_frames, bins=30)
-    lengths.set_xlabel("frames")
+    bars.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(clips), frameon=False)
+    span = max(num_frames) + 1 - min(num_frames)
+    width = -(-span // 30)  # whole frames a bar
+    lengths.hist(num_frames, bins=np.arange(min(num_frames), max(num_frames) + 1 + width, width))
+    lengths.set_xlabel("frames of a clip")
     lengths.set_ylabel("clips")
     return figure
 

@@ -113,6 +113,7 @@ class Progress:
     batch: int = 0  # batches done of this epoch
     step: int = 0  # optimiser steps done of the run
     best: float = -1.0  # validation top-1
+    best_loss: float = float("inf")  # with it; of two epochs with one top-1 the lower loss wins
     best_epoch: int = 0  # counted from 1; 0: none yet
     waited: float = field(default=0.0, compare=False)  # seconds for data in this epoch
     sums: dict[str, float] = field(default_factory=dict)  # of this epoch
@@ -128,7 +129,7 @@ class Settings:
     clip_norm: float = 0.0
     clip_value: float = 0.0
     amp: bool = False
-    early_stop: int = 0  # epochs without a better validation top-1; 0 = never
+    early_stop: int = 0  # epochs without a better validation result; 0 = never
     keep_checkpoints: int = 2
     seed: int = 0
     classes: Sequence[str] = ()
@@ -149,7 +150,7 @@ def fit(
 ) -> Progress:
     """Train to the end of the last epoch, evaluating after each; -> where it ended.
 
-    Writes best.pdparams (highest validation top-1; without validation, the last epoch's),
+    Writes best.pdparams (highest validation top-1, then lowest loss; without validation, the last),
     checkpoints/, metrics.csv, vdl/ and bad_samples.txt into the run's folder. `resume` goes on
     from the newest checkpoint there, with the same draws as an unbroken run.
 
@@ -237,7 +238,9 @@ def fit(
             progress.batch, progress.waited, progress.sums = 0, 0.0, {}
             save()
             if settings.early_stop and progress.epoch - progress.best_epoch >= settings.early_stop:
-                tqdm.write(f"no better validation top-1 for {settings.early_stop} epochs: stopping")
+                tqdm.write(
+                    f"no better validation result for {settings.early_stop} epochs: stopping"
+                )
                 break
     dashboard.close()
     return progress
@@ -265,9 +268,9 @@ def _end_epoch(
         if evaluation.num_bad:
             line += f" ({evaluation.num_bad} left out)"
         dashboard.log(progress.step, epoch, "val", loss=evaluation.loss, top1=top1, top5=top5)
-        best = top1 > progress.best
+        best = (top1, -evaluation.loss) > (progress.best, -progress.best_loss)
         if best:
-            progress.best = top1
+            progress.best, progress.best_loss = top1, evaluation.loss
             figure = plots.confusion_figure(evaluation.confusion, settings.classes)
             dashboard.log_image(progress.step, "val", "confusion", plots.to_array(figure))
     if best:
@@ -342,7 +345,9 @@ def _write_bad_samples(folder: Path, *loaders: Loader | None) -> None:
 
 
 def _flat(config: dict) -> dict[str, object]:
-    return {f"{name}.{key}": value for name, sec in config.items() for key, value in sec.items()}
+    """What makes runs differ; a dot in a name would leave VisualDL's table empty."""
+    sections = {name: config[name] for name in ("MODEL", "TRAIN") if name in config}
+    return {f"{name}/{key}": value for name, s in sections.items() for key, value in s.items()}
 
 
 def _bar() -> dict[str, object]:

@@ -441,3 +441,10 @@ def test_mixed_precision_on_a_gpu_is_accepted(gpus):
 def test_the_cpu_is_really_selected():
     build.choose_device(config(), "cpu")
     assert paddle.get_device() == "cpu"
+
+
+def test_imagenets_file_may_be_given_by_hand(imagenet, tmp_path):
+    source, calls = imagenet
+    model, _ = build.build_model(config(), tmp_path / "resnet18.pdparams")
+    assert same(model, source, "trunk.")
+    assert calls == []

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-
 from conftest import write_video
 
 ROOT = Path(__file__).parents[1]

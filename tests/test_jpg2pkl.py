@@ -248,7 +248,8 @@ def test_a_full_disk_leaves_no_half_written_clip(source, tmp_path, capsys, monke
 
     monkeypatch.setattr(jpg2pkl.pickle, "dump", dump)
     assert run(source, tmp_path / "pkl") == 1
-    assert "a.pkl: No space left on device" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"jpg2pkl.py: no space left on the disk of {tmp_path}/pkl: make room" in error
     assert not list((tmp_path / "pkl").glob("*/*"))
 
 

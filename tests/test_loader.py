@@ -322,6 +322,18 @@ def test_workers_that_cannot_start_are_an_error_not_a_bad_clip(capfd):
     assert "a defect made for this test" in capfd.readouterr().err
 
 
+def threads_of_libraries(index):
+    threads = np.full((1, 1), int(os.environ["OMP_NUM_THREADS"]), np.float32)
+    return Item(index, threads, 0)
+
+
+def test_the_libraries_of_workers_use_one_thread_and_those_here_what_they_did(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with Loader(Clips(1, _0=threads_of_libraries), 1, num_workers=1) as loader:
+        assert next(loader.batches()).clips.tolist() == [[1]]
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
 def test_workers_use_one_thread_of_opencv_and_import_no_paddle():
     with Loader(Clips(2, _0=opencv_threads, _1=opencv_threads), 2, num_workers=1) as loader:
         batch = next(loader.batches())

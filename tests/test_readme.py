@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-
 from conftest import write_video
+
 from paddlevid import build
 
 ROOT = Path(__file__).parents[1]

@@ -161,3 +161,12 @@ def test_ctrl_c_saves_and_says_how_to_go_on(small_config, save_dir):
     assert list((save_dir / "checkpoints").glob("*.ckpt"))
     config = yaml.safe_load((save_dir / "config.yaml").read_text())
     assert config["TRAIN"]["epoch"] == 10000
+
+
+def test_a_full_disk_is_said_with_the_folder(small_config, save_dir, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("paddlevid.trainer.save_checkpoint", full)
+    assert run("--config", small_config, "--save_dir", save_dir) == 1
+    assert f"no space left on the disk of {save_dir}: make room" in capsys.readouterr().err

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import os
 import signal
 import threading
@@ -146,22 +147,28 @@ def test_training_learns_and_keeps_the_best_and_the_last(tmp_path):
 
 def test_best_weights_are_those_of_the_best_epoch_not_the_last(tmp_path, monkeypatch):
     model, loss_fn, optimizer, schedule = parts()
-    scores = iter([0.5, 0.9, 0.7])
+    scores = iter([(0.5, 1.0), (0.9, 3.0), (0.9, 2.0), (0.7, 0.1)])
     kept = []
 
     def fake_evaluate(*_, **__):
         kept.append(weights_of(model))
         evaluation = evaluate(model, Loader(Clips(9), 4), loss_fn)
-        score = next(scores)
+        score, loss = next(scores)
         monkeypatch.setattr(type(evaluation), "top_k", lambda self, k: score)
-        return evaluation
+        return dataclasses.replace(evaluation, loss=loss)
 
     monkeypatch.setattr("paddlevid.trainer.evaluate", fake_evaluate)
     progress = fit(
-        model, loss_fn, optimizer, schedule, train_loader(), Loader(Clips(9), 4), settings(tmp_path)
+        model,
+        loss_fn,
+        optimizer,
+        schedule,
+        train_loader(),
+        Loader(Clips(9), 4),
+        settings(tmp_path, epochs=4),
     )
-    assert (progress.best, progress.best_epoch) == (0.9, 2)
-    assert_same(kept[1], read_weights(tmp_path / "best.pdparams"))
+    assert (progress.best, progress.best_epoch) == (0.9, 3)  # the lower loss of the two at 0.9
+    assert_same(kept[2], read_weights(tmp_path / "best.pdparams"))
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adamw"])

@@ -50,7 +50,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--steps", type=positive, default=10, help="measurements, after a first one"
     )
-    parser.add_argument("--workers", type=positive, default=1, help="read, prepare: processes")
+    parser.add_argument(
+        "--workers", type=at_least(0), default=1, help="read, prepare: processes; read: 0 = none"
+    )
     parser.add_argument("--videos", type=Path, help="read, prepare: a folder of real videos to use")
     parser.add_argument("--device", default="cpu", help="train, infer: cpu or gpu")
     parser.add_argument(
@@ -150,8 +152,9 @@ def bench_prepare(args: argparse.Namespace) -> dict[str, float]:
     ours, book = [], []
     with tempfile.TemporaryDirectory() as folder:
         videos = _videos(args, Path(folder))
-        parallel = joblib.Parallel(args.workers)
-        parallel(joblib.delayed(limit_threads)(1) for _ in range(args.workers))  # start them
+        workers = max(args.workers, 1)
+        parallel = joblib.Parallel(workers)
+        parallel(joblib.delayed(limit_threads)(1) for _ in range(workers))  # start them
         for step in range(args.steps):
             target = Path(folder, f"ours{step}")
             started = time.perf_counter()

@@ -1,5 +1,6 @@
 """Loading: a dataset -> batches, read ahead by other processes that can fail without harm."""
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -197,7 +198,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, far_end = context.Pipe()
         self.process = context.Process(target=_work, args=(far_end, pickled_dataset), daemon=True)
-        self.process.start()
+        with _environment(OMP_NUM_THREADS="1"):  # read when the process imports its libraries
+            self.process.start()
         far_end.close()
         self.is_ready = False
 
@@ -215,6 +217,21 @@ class _Worker:
         self.process.kill()
         self.process.join(timeout=5)  # without limit a process in a dead file system would hold us
         self.pipe.close()
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Set environment variables for the processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class _Pool:

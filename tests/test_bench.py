@@ -1,0 +1,67 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from paddlevid.bench import __main__ as bench
+
+MACHINE = {"processor", "cores", "threads", "paddle", "python", "numpy", "peak_memory_mb"}
+
+
+@pytest.mark.parametrize(
+    ("words", "figures"),
+    [
+        (["train", "--model", "tsn_r18"], {"seconds_per_step", "clips_per_second"}),
+        (["infer", "--model", "tsn_r18"], {"seconds_per_batch", "clips_per_second"}),
+        (["read", "--workers", "0"], {"seconds_per_batch", "clips_per_second"}),
+        (["prepare"], {"frames_per_second", "book_frames_per_second", "speedup"}),
+    ],
+)
+def test_each_bench_prints_one_json_line(words, figures, capsys):
+    small = ["--clips", "2", "--frames", "2", "--size", "32", "--steps", "2"]
+    assert bench.main([*words, *small]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    result = json.loads(line)
+    assert result.keys() >= figures | MACHINE
+    assert all(result[name] > 0 for name in figures)
+    assert (result["bench"], result["clips"], result["steps"]) == (words[0], 2, 2)
+
+
+def test_paddles_own_settings_can_be_measured():
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")
+    }
+    words = ["infer", "--model", "tsn_r18", "--clips", "1", "--size", "32", "--steps", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "paddlevid.bench", *words, "--paddle-defaults"],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["threads"], result["mkl"]) == ("1", None)
+
+
+def test_a_folder_of_real_videos_can_be_used(video, capsys):
+    words = ["read", "--workers", "0", "--steps", "1", "--size", "32", "--videos"]
+    assert bench.main([*words, str(video.parent)]) == 0
+    assert json.loads(capsys.readouterr().out)["clips_per_second"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["infer", "--model", "tsn_r19"], "unknown model 'tsn_r19'"),
+        (["infer", "--steps", "0"], "needs a whole number from 1 up"),
+        (["read", "--videos", "EMPTY"], "no videos in this folder"),
+    ],
+)
+def test_wrong_input_gets_one_readable_line(words, message, tmp_path, capsys):
+    words = [str(tmp_path) if word == "EMPTY" else word for word in words]
+    try:
+        assert bench.main(words) == 1
+    except SystemExit as ended:
+        assert ended.code == 2
+    assert message in capsys.readouterr().err

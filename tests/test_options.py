@@ -67,7 +67,7 @@ KEYS: dict[str, tuple] = {
     "TRAIN.amp": ([], True, "error"),
     "TRAIN.use_gpu": ([], False, "device"),
     "TRAIN.seed": ([], 7),
-    "TRAIN.early_stop": (["TRAIN.learning_rate=0.0", "TRAIN.epoch=4"], 1, "steps"),
+    "TRAIN.early_stop": (["TRAIN.learning_rate=1.0", "TRAIN.epoch=8"], 1, "steps"),
     "TRAIN.keep_checkpoints": ([], 1, "files"),
     "VALID.filelist": ([], "LIST", "figures"),
     "VALID.batch_size": ([], 1, "batches"),

@@ -1,17 +1,20 @@
 """Predict videos, or evaluate a list: python infer.py --config F --weights F VIDEO..."""
 
 import argparse
+import contextlib
 import csv
-import dataclasses
+import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
 
 from paddlevid import runtime
 from paddlevid.config import Config, ConfigError, ReaderConfig, load_config
+from paddlevid.files import write_whole
 from paddlevid.flags import Parser, at_least, describe
 
 
@@ -57,8 +60,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("give either INPUT or --split")
     if args.split and args.output:
         parser.error("--output is for predictions; --split writes its files beside the weights")
-    if args.output and args.output.suffix.lower() not in (".jsonl", ".json", ".csv"):
+    if args.output and args.output.suffix.lower() not in (".jsonl", ".csv"):
         parser.error(f"--output {args.output}: needs a name that ends in .jsonl or .csv")
+    if args.output and not args.output.parent.is_dir():
+        parser.error(f"--output {args.output}: there is no folder {args.output.parent}")
     section = "TEST" if args.split == "train" else (args.split or "infer").upper()
     for key, value in (("num_clips", args.num_clips), ("crops", args.crops)):
         if value is not None:
@@ -75,9 +80,7 @@ def infer(args: argparse.Namespace) -> int:
 
     print(build.choose_device(config, args.device), file=sys.stderr)
     classes = build.read_classes(config, args.weights)
-    model, _ = build.build_model(
-        dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=""))
-    )
+    model, _ = build.build_model(config, fresh=True)
     build.load_all_weights(model, args.weights)
     if args.split:
         return evaluate(args, config, model, classes)
@@ -93,13 +96,12 @@ def evaluate(args: argparse.Namespace, config: Config, model: object, classes: l
         bad = list(loader.bad.values())
     summary, table = evaluation.summary(), evaluation.class_table(classes)
     folder, ending = args.weights.parent, "" if args.split == "test" else f"_{args.split}"
-    (folder / f"metrics{ending}.json").write_text(json.dumps(summary, indent=2) + "\n")
-    write_rows(folder / f"per_class{ending}.csv", table)
-    matrix = [
-        {"label": name, **dict(zip(classes, counts.tolist(), strict=True))}
-        for name, counts in zip(classes, evaluation.confusion, strict=True)
-    ]
-    write_rows(folder / f"confusion_matrix{ending}.csv", matrix)
+    write_whole(folder / f"metrics{ending}.json", json.dumps(summary, indent=2) + "\n")
+    rows = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
+    write_whole(folder / f"per_class{ending}.csv", as_csv(rows))
+    counts = evaluation.confusion.tolist()
+    rows = [["label", *classes], *([name, *row] for name, row in zip(classes, counts, strict=True))]
+    write_whole(folder / f"confusion_matrix{ending}.csv", as_csv(rows))
     figure = plots.confusion_figure(evaluation.confusion, classes)
     plots.save(figure, folder / f"confusion_matrix{ending}.png")
 
@@ -126,27 +128,30 @@ def predict(args: argparse.Namespace, config: Config, model: object, classes: li
     from paddlevid import build, predictor
 
     reader: ReaderConfig = config.infer
-    if args.inputs:
-        samples = predictor.find_clips(args.inputs)
-    elif reader.filelist:
-        samples = predictor.find_clips([Path(reader.filelist)])
-    else:
+    if not args.inputs and not reader.filelist:
         raise ConfigError("nothing to predict: give INPUT, or set INFER.filelist")
-    rows, num_bad = [], 0
-    with build.build_reader(config, reader, samples, labelled=False) as loader:
-        results: Iterator[predictor.Prediction] = predictor.predict(model, loader)
-        for result in tqdm(results, "predicting", len(samples), leave=False, disable=None):
+    samples, unusable = predictor.find_clips(args.inputs or [Path(reader.filelist)])
+    k = min(args.top_k, len(classes))
+    num_bad = num_good = 0
+    with contextlib.ExitStack() as opened:
+        loader = opened.enter_context(build.build_reader(config, reader, samples, labelled=False))
+        write = opened.enter_context(open_output(args.output, k)) if args.output else None
+        results: Iterator[predictor.Prediction] = chain(unusable, predictor.predict(model, loader))
+        for result in tqdm(
+            results, "predicting", len(samples) + len(unusable), leave=False, disable=None
+        ):
             if result.problem:
                 num_bad += 1
-                tqdm.write(f"cannot be read: {result.problem}")
+                tqdm.write(f"cannot be read: {result.problem}", file=sys.stderr)
             else:
-                tqdm.write(in_words(result, classes, args.top_k))
-            rows.append(as_row(result, classes, args.top_k))
+                num_good += 1
+                tqdm.write(in_words(result, classes, k))
+            if write:
+                write(as_row(result, classes, k))
     if args.output:
-        write_predictions(args.output, rows)
-        print(f"{len(rows)} predictions in {args.output}", file=sys.stderr)
+        print(f"{num_good + num_bad} predictions in {args.output}", file=sys.stderr)
     if num_bad:
-        print(f"{num_bad} of {len(rows)} inputs could not be read", file=sys.stderr)
+        print(f"{num_bad} of {num_good + num_bad} inputs could not be read", file=sys.stderr)
     return 1 if num_bad else 0
 
 
@@ -175,30 +180,31 @@ def as_row(result: "predictor.Prediction", classes: Sequence[str], k: int) -> di
     return row
 
 
-def write_predictions(file: Path, rows: Sequence[dict]) -> None:
-    """JSON lines, or CSV with a pair of columns for each of the k classes."""
-    if file.suffix.lower() != ".csv":
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        file.write_text(text, encoding="utf-8")
-        return
-    k = max((len(row["classes"]) for row in rows), default=0)
-    flat = []
-    for row in rows:
-        columns = {"path": row["path"], "label": row["label"]}
-        for i in range(k):
-            known = i < len(row["classes"])
-            columns[f"class_{i + 1}"] = row["classes"][i] if known else ""
-            columns[f"probability_{i + 1}"] = row["probabilities"][i] if known else ""
-        flat.append({**columns, "problem": row["problem"]})
-    write_rows(file, flat)
-
-
-def write_rows(file: Path, rows: Sequence[dict]) -> None:
-    """CSV with a header."""
+@contextlib.contextmanager
+def open_output(file: Path, k: int) -> Iterator[Callable[[dict], None]]:
+    """A function that appends a prediction to the file at once: JSON lines or, for .csv, CSV."""
     with open(file, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]) if rows else ["path"])
-        writer.writeheader()
-        writer.writerows(rows)
+        if file.suffix.lower() != ".csv":
+            yield lambda row: print(json.dumps(row, ensure_ascii=False), file=stream, flush=True)
+            return
+        pairs = [f"{kind}_{i + 1}" for i in range(k) for kind in ("class", "probability")]
+        writer = csv.writer(stream)
+        writer.writerow(["path", "label", *pairs, "problem"])
+
+        def write(row: dict) -> None:
+            best = list(chain(*zip(row["classes"], row["probabilities"], strict=True)))
+            best += [""] * (2 * k - len(best))
+            writer.writerow([row["path"], row["label"], *best, row["problem"]])
+            stream.flush()
+
+        yield write
+
+
+def as_csv(rows: Sequence[Sequence[object]]) -> str:
+    """CSV of rows, the header first."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -210,6 +216,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"infer.py: {describe(error, args.output or args.weights.parent)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print("infer.py: stopped", file=sys.stderr)
         return 130
 
 

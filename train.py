@@ -1,6 +1,7 @@
 """Train a network: python train.py --config configs/tsn.txt"""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import yaml
 
 from paddlevid import runtime
 from paddlevid.config import Config, ConfigError, load_config
+from paddlevid.files import write_whole
 from paddlevid.flags import Parser, at_least, describe
 
 
@@ -49,10 +51,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             args.overrides.append(f"TRAIN.{key}={value}")
     if args.data:
         lists = {"TRAIN": "train", "VALID": "val", "TEST": "test", "INFER": "test"}
-        for section, name in lists.items():
-            args.overrides.append(f"{section}.filelist={(args.data / name).as_posix()}.list")
+        if not (args.data / "val.list").exists() and (args.data / "train.list").exists():
+            lists["VALID"] = ""  # data_list_gener.py leaves it out where there are too few clips
+        args.overrides[:0] = [  # an explicit -o comes after them
+            f"{section}.filelist=" + (f"{(args.data / name).as_posix()}.list" if name else "")
+            for section, name in lists.items()
+        ]
     if args.amp:
         args.overrides.append("TRAIN.amp=True")
+    if args.resume and args.pretrain:
+        parser.error("--pretrain is where a run starts: it does not go with --resume")
     args.save_dir = args.save_dir or Path("output") / args.config.stem
     return args
 
@@ -62,30 +70,32 @@ def claim_folder(folder: Path, config: Config, resume: bool, overwrite: bool) ->
 
     Raises ConfigError where it holds a run, or, for a resume, one with another config.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--save_dir {folder} is a file: it needs a folder")
     saved = folder / "config.yaml"
+    kept = [*folder.glob("best.*"), *folder.glob("checkpoints/*.ckpt")]
     if resume:
         if not saved.exists():
             raise ConfigError(f"--resume: there is no run in {folder}")
-        changed = changed_keys(yaml.safe_load(saved.read_text(encoding="utf-8")), config.to_dict())
+        changed = changed_keys(load_config(saved).to_dict(), config.to_dict())
         if changed:
             raise ConfigError(
                 f"--resume: the run in {folder} was started with another config: "
                 f"{'; '.join(changed)}. Use the same one, or start anew with --save_dir or "
                 "--overwrite"
             )
-    elif saved.exists() and not overwrite:
+    elif kept and not overwrite:
         raise ConfigError(
             f"{folder} holds a run already: --resume goes on with it, --save_dir DIR starts "
             "another beside it, --overwrite replaces it"
         )
-    elif saved.exists():
-        for file in [*folder.glob("checkpoints/*.ckpt"), *folder.glob("vdl/*/*.log")]:
+    else:
+        ours = ("bad_samples.txt", "metrics*", "per_class*.csv", "confusion_matrix*", "vdl/*/*.log")
+        for file in kept + [file for pattern in ours for file in folder.glob(pattern)]:
             file.unlink()
-        for name in ("best.pdparams", "bad_samples.txt", "metrics.csv"):
-            (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
-    saved.write_text(text, encoding="utf-8")
+    write_whole(saved, text)
 
 
 # What may change on a resume: how long and where it runs, not what it computes.
@@ -115,13 +125,15 @@ def train(args: argparse.Namespace) -> int:
     print(build.choose_device(config, args.device))
     for note in config.notes:
         print(note)
-    with build.build_train_loader(config) as train_loader:
-        valid_loader = build.build_test_loader(config, "valid") if config.valid.filelist else None
+    with contextlib.ExitStack() as loaders:
+        train_loader = loaders.enter_context(build.build_train_loader(config))
+        valid_loader = None
+        if config.valid.filelist:
+            valid_loader = loaders.enter_context(build.build_test_loader(config, "valid"))
         classes = build.read_classes(config)
-        model, notes = build.build_model(config, args.pretrain)
+        model, notes = build.build_model(config, args.pretrain, fresh=args.resume)
         claim_folder(args.save_dir, config, args.resume, args.overwrite)
-        classes_text = "".join(f"{name}\n" for name in classes)
-        (args.save_dir / "classes.txt").write_text(classes_text, encoding="utf-8")
+        write_whole(args.save_dir / "classes.txt", "".join(f"{name}\n" for name in classes))
         for note in notes:
             print(note)
         num_trained = sum(p.size for p in model.parameters() if not p.stop_gradient)
@@ -144,6 +156,7 @@ def train(args: argparse.Namespace) -> int:
             image_mean=config.model.image_mean,
             image_std=config.model.image_std,
             config=config.to_dict(),
+            training_list=build.describe_list(train_loader),
         )
         try:
             progress = trainer.fit(
@@ -159,8 +172,6 @@ def train(args: argparse.Namespace) -> int:
         except trainer.Interrupted as saved:
             print(f"saved {saved}; go on with the same command and --resume", file=sys.stderr)
             return 130
-        if valid_loader:
-            valid_loader.close()
     best = args.save_dir / "best.pdparams"
     if valid_loader:
         print(f"best validation top-1 {progress.best:.4f} in epoch {progress.best_epoch}: {best}")
@@ -181,6 +192,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"train.py: {describe(error, args.save_dir)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print("train.py: stopped", file=sys.stderr)
         return 130
 
 

@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import os
 import sys
 from collections import Counter
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from paddlevid.data.decode import VIDEO_SUFFIXES, DecodeError, is_video, limit_threads
 from paddlevid.data.frames import write_frames
+from paddlevid.files import write_whole
 from paddlevid.flags import Parser, at_least, describe, is_disk_full
 
 
@@ -47,8 +47,12 @@ def find_videos(source: Path) -> dict[Path, Path]:
     Raises ValueError where there is none.
     """
     videos = sorted(
-        path for path in source.glob("*/*") if is_video(path) and not path.name.startswith(".")
+        path
+        for path in source.glob("*/*")
+        if is_video(path) and not path.name.startswith(".") and not path.is_dir()
     )
+    if outside := [path.name for path in source.glob("*") if is_video(path) and path.is_file()]:
+        print(f"{len(outside)} videos left out, as they are in no class folder: {outside[0]}, ...")
     if not videos:
         raise ValueError(
             f"no videos in {source}: it needs class folders with {' '.join(VIDEO_SUFFIXES)} "
@@ -63,6 +67,8 @@ def find_videos(source: Path) -> dict[Path, Path]:
 
 def claim(target: Path, options: dict[str, object]) -> None:
     """Note the options in TARGET; refuse frames that were extracted with other ones."""
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"TARGET {target} is a file: it needs a folder")
     note = target / "avi2jpg.json"
     if note.exists():
         try:
@@ -75,9 +81,7 @@ def claim(target: Path, options: dict[str, object]) -> None:
                 "TARGET or remove it"
             )
     target.mkdir(parents=True, exist_ok=True)
-    partial = note.with_suffix(".partial")
-    partial.write_text(json.dumps(options) + "\n")
-    os.replace(partial, note)
+    write_whole(note, json.dumps(options) + "\n")
 
 
 def extract(video: Path, folder: Path, options: dict[str, object]) -> tuple[int, str]:
@@ -94,6 +98,11 @@ def extract(video: Path, folder: Path, options: dict[str, object]) -> tuple[int,
         return 0, f"{video}: cannot write {folder}: {error.strerror or error}"
     except Exception as error:  # whatever a library throws at a strange file
         return 0, f"{video}: {type(error).__name__}: {error}"
+
+
+def size_of(video: Path) -> int:
+    """Bytes; 0 for a link to nowhere, which `extract` will report."""
+    return video.stat().st_size if video.exists() else 0
 
 
 def is_extracted(folder: Path) -> bool:
@@ -113,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     clips = {video: args.target / clip for video, clip in videos.items()}
     waiting = {video: clip for video, clip in clips.items() if not is_extracted(clip)}
-    largest_first = sorted(waiting, key=lambda video: -video.stat().st_size)  # all end together
+    largest_first = sorted(waiting, key=size_of, reverse=True)  # so all end together
     jobs = [joblib.delayed(extract)(video, waiting[video], options) for video in largest_first]
     frames, problems = 0, []
     try:

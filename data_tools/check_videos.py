@@ -185,7 +185,7 @@ def check(source: Path, output: Path | None, workers: int, timeout: float) -> bo
         samples = [replace(sample, path=sample.path.resolve()) for sample in samples]
     if not samples:
         raise ListError(f"{source} holds no videos, .pkl clips or folders of frames")
-    output = (output or source.parent / f"{source.name}_check").resolve()
+    output = (output or Path(f"{source.name}_check")).resolve()
     output.mkdir(parents=True, exist_ok=True)
     reports = inspect_all(samples, workers, timeout)
     print_summary(reports)
@@ -227,7 +227,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--output",
         type=Path,
         metavar="FOLDER",
-        help="folder to write to (default: <LIST_OR_FOLDER>_check)",
+        help="folder to write to (default: <name>_check in the current folder)",
     )
     parser.add_argument(
         "--workers",
@@ -256,6 +256,11 @@ def main(argv: list[str] | None = None) -> int:
     except ListError as error:
         print(f"check_videos.py: {error}", file=sys.stderr)
         return 2
+    except UnicodeEncodeError as error:
+        print(
+            f"check_videos.py: {error.object!a}: a name that is no UTF-8: rename", file=sys.stderr
+        )
+        return 1
     except OSError as error:
         print(f"check_videos.py: {describe(error, args.output or args.source)}", file=sys.stderr)
         return 1

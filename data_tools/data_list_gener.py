@@ -73,6 +73,11 @@ def find_clips(source: Path, target: Path) -> dict[str, list[Path]]:
     folders = [path for path in _visible(source) if path.is_dir() and path != target]
     if not folders:
         raise ValueError(f"{source} has no class folders: it needs <class>/<clip>")
+    for path in (*folders, *(path for folder in folders for path in folder.iterdir())):
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{str(path)!a}: its name is no UTF-8: rename it") from None
     clips = {folder.name: [path for path in _visible(folder) if _kind(path)] for folder in folders}
     examples = {_kind(path): path for paths in clips.values() for path in paths[::-1]}
     if len(examples) > 1:

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddlevid.data.decode import frame_files, natural_key
+from paddlevid.files import write_whole
 from paddlevid.flags import Parser, at_least, describe, is_disk_full
 
 BOOK_SUFFIX = "_jpg"  # of the book's class folders
@@ -148,14 +149,13 @@ def start(target: Path, source: Path, classes: list[str], embed: bool) -> None:
             found = json.loads(note.read_text(encoding="utf-8"))
         except ValueError:  # cut off or edited: what it stood for is not known
             found = None
-        if found != wanted:
-            for old in target.glob("*/*.pkl"):
-                old.unlink()
-    partial = note.with_suffix(".partial")
-    partial.write_text(json.dumps(wanted, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, note)
-    names = "".join(f"{name}\n" for name in classes)
-    (target / "classes.txt").write_text(names, encoding="utf-8")
+        old = list(target.glob("*/*.pkl")) if found != wanted else []
+        for file in old:
+            file.unlink()
+        if old:
+            print(f"{target}: {len(old)} clips of another source, kind or labels are made anew")
+    write_whole(note, json.dumps(wanted, ensure_ascii=False) + "\n")
+    write_whole(target / "classes.txt", "".join(f"{name}\n" for name in classes))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -164,7 +164,6 @@ def main(argv: list[str] | None = None) -> int:
     try:
         labels = read_label_dir(args.label_dir) if args.label_dir else None
         classes = find_classes(args.source, labels)
-        start(args.target, args.source, list(classes), args.embed)
         clips = {
             clip: (label, args.target / name / f"{clip.name}.pkl")
             for label, (name, folder) in enumerate(classes.items())
@@ -173,6 +172,7 @@ def main(argv: list[str] | None = None) -> int:
         }
         if not clips:
             raise ValueError(f"no clips in the class folders of {args.source}")
+        start(args.target, args.source, list(classes), args.embed)
     except (ValueError, OSError) as error:
         print(f"jpg2pkl.py: {describe(error, args.target)}", file=sys.stderr)
         return 1

@@ -24,7 +24,7 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from paddlevid.flags import Parser, at_least
+from paddlevid.flags import Parser, at_least, describe
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 Colour = tuple[int, int, int]  # RGB, 0 to 255
@@ -421,7 +421,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         num_new = make_demo(**vars(args))
     except (OSError, RuntimeError, ValueError) as error:
-        print(f"make_demo.py: {error}", file=sys.stderr)
+        print(f"make_demo.py: {describe(error, args.target)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("make_demo.py: stopped; run it again to render the rest", file=sys.stderr)

@@ -1,6 +1,8 @@
 """Building: a config -> loaders, network, loss, optimiser; nothing below it reads the config."""
 
 import re
+import zlib
+from collections import Counter
 from pathlib import Path
 
 import paddle
@@ -108,6 +110,12 @@ def build_train_loader(config: Config) -> Loader:
     )
 
 
+def describe_list(loader: Loader) -> str:
+    """The number of a loader's clips, and a sum that changes with their names, labels or order."""
+    names = [f"{sample.path.name} {sample.label}" for sample in loader.dataset.samples]
+    return f"{len(names)} clips ({zlib.crc32(chr(10).join(names).encode('utf-8', 'replace')):08x})"
+
+
 def build_test_loader(config: Config, split: str) -> Loader:
     """The clips of the valid, test or infer list, or of the training list, as evaluation sees them.
 
@@ -141,17 +149,24 @@ def build_reader(
     )
 
 
-def build_model(config: Config, pretrain: Path | None = None) -> tuple[nn.Layer, list[str]]:
+def build_model(
+    config: Config, pretrain: Path | None = None, *, fresh: bool = False
+) -> tuple[nn.Layer, list[str]]:
     """The network, and lines for the user about the weights it starts from.
 
     Fresh weights depend on TRAIN.seed. `pretrain` is a file of weights: of this network, whose
     classifier is left out where it has another number of classes, or of its ImageNet trunk.
+    `fresh`: load nothing, as all weights are set afterwards.
     """
     paddle.seed(config.train.seed)
     model_config = config.model
     model = create_model(
         model_config.create_name, num_classes=model_config.num_classes, **model_config.arguments
     )
+    if model_config.arguments.get("in_channels", 3) != 3:
+        raise ConfigError("MODEL.arguments in_channels: the reader gives RGB frames, so it needs 3")
+    if fresh:
+        return model, []
     if model_config.pretrained and not pretrain:
         pretrain = Path(download(*model.imagenet_weights))
     if not pretrain:
@@ -222,6 +237,10 @@ def read_classes(config: Config, weights: Path | None = None) -> list[str]:
     except UnicodeDecodeError as error:
         raise ListError(f"{file} is not a text in UTF-8: it needs a class name a line") from error
     classes = [name.strip() for name in classes if name.strip()]
+    if not classes:
+        raise ListError(f"{file} is empty: it needs a class name a line")
+    if twice := [name for name, count in Counter(classes).items() if count > 1]:
+        raise ListError(f"{file} names the class {twice[0]!r} twice: the line number is the label")
     if len(classes) != config.model.num_classes:
         raise ListError(
             f"{file} names {len(classes)} classes, but MODEL.num_classes is "

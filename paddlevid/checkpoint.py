@@ -40,7 +40,10 @@ def load_checkpoint(folder: Path) -> tuple[dict, list[str]]:
     problems = []
     for path in sorted(folder.glob("step_*.ckpt"), reverse=True):
         try:
-            return read_pickle(path), problems
+            state = read_pickle(path)
+            if not isinstance(state, dict):
+                raise WeightsError(f"{path} is not a checkpoint of train.py")
+            return state, problems
         except WeightsError as error:
             problems.append(str(error))
     raise FileNotFoundError(

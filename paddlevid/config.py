@@ -8,7 +8,7 @@ import math
 import types
 import typing
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,12 +111,6 @@ class ReaderConfig:
         _check_at_least(self, 1, "batch_size", "short_size", "target_size", "num_clips", "seg_num")
         _check_at_least(self, 0, "num_reader_threads")
         _check_one_of(self, "crops", 1, 3, 10)
-        _check(
-            self,
-            "target_size",
-            self.target_size <= self.short_size,
-            f"at most short_size = {self.short_size}",
-        )
 
 
 @dataclass(frozen=True)
@@ -187,12 +181,6 @@ class TrainConfig:
             "lr_steps",
             list(self.lr_steps) == sorted(set(self.lr_steps)) and min(self.lr_steps, default=1) > 0,
             "epochs above 0 in rising order",
-        )
-        _check(
-            self,
-            "target_size",
-            self.crop == "multiscale" or self.target_size <= self.short_size,
-            f"at most short_size = {self.short_size}",
         )
 
 
@@ -380,31 +368,50 @@ def _build(sections: Mapping[str, Mapping[str, object]], places: Mapping, path: 
         except TypeError as error:
             missing = [f.name for f in dataclasses.fields(kind) if _is_required(f, values)]
             raise ConfigError(f"{path}: [{name.upper()}] lacks {' and '.join(missing)}") from error
-    fixed_size = built["model"].fixed_size
     for name in set(sections) - {"model"}:
-        target_size = built[name].target_size
-        scales_crops = getattr(built[name], "crop", "") == "multiscale"
-        if fixed_size and not scales_crops and target_size > min(fixed_size):
-            where = places.get((name, "target_size"), str(path))
-            raise ConfigError(
-                f"{where}: [{name.upper()}] target_size = {target_size}: needs at most "
-                f"MODEL.fixed_size = {fixed_size}"
-            )
-    if "num_layers" in sections.get("model", {}) and built["model"].name.upper() != "TSN":
-        notes.append("MODEL.num_layers has no effect: MODEL.name says which network it is")
-    train = built["train"]
-    if train.lr_policy != "multistep" and train.lr_steps:
-        notes.append(f"TRAIN.lr_steps has no effect with TRAIN.lr_policy = {train.lr_policy!r}")
-    if (
-        train.lr_policy == "multistep"
-        and "learning_rate_decay" in sections.get("train", {})
-        and not train.lr_steps
-    ):
-        notes.append(
-            "TRAIN.learning_rate_decay has no effect without TRAIN.lr_steps, the epochs at which "
-            "the rate decays: the rate stays as it is"
-        )
+        _check_crop(built, name, places.get((name, "target_size"), str(path)))
+    notes += [
+        f"{name.upper()}.{key} has no effect {why}"
+        for name, key, why in _without_effect(built)
+        if getattr(built[name], key) != _default(SECTIONS[name], key)
+        or (key == "learning_rate_decay" and key in sections.get(name, {}))
+    ]
     return Config(**built, notes=tuple(notes))
+
+
+def _check_crop(built: Mapping, name: str, where: str) -> None:
+    """ConfigError where the square of a section does not fit into its resized frames."""
+    section, fixed_size = built[name], built["model"].fixed_size
+    room = min(fixed_size) if fixed_size else section.short_size
+    if getattr(section, "crop", "") != "multiscale" and section.target_size > room:
+        limit = f"MODEL.fixed_size = {fixed_size}" if fixed_size else f"short_size = {room}"
+        raise ConfigError(
+            f"{where}: [{name.upper()}] target_size = {section.target_size}: needs at most {limit}"
+        )
+
+
+def _without_effect(built: Mapping) -> Iterator[tuple[str, str, str]]:
+    """Keys that mean nothing beside others, as (section, key, why)."""
+    model, train = built["model"], built["train"]
+    if model.name.upper() != "TSN":
+        yield "model", "num_layers", "as MODEL.name says which network it is"
+    if model.sampling != "dense":
+        yield "model", "interval", "without MODEL.sampling = 'dense'"
+    if model.fixed_size:
+        for name in ("train", "valid", "test", "infer"):
+            yield name, "short_size", "with MODEL.fixed_size"
+    if train.crop != "multiscale":
+        yield "train", "crop_scales", f"with TRAIN.crop = {train.crop!r}"
+        yield "train", "crop_positions", f"with TRAIN.crop = {train.crop!r}"
+    if train.optimizer != "momentum":
+        yield "train", "nesterov", f"with TRAIN.optimizer = {train.optimizer!r}"
+    if train.lr_policy != "multistep":
+        yield "train", "lr_steps", f"with TRAIN.lr_policy = {train.lr_policy!r}"
+    elif not train.lr_steps:
+        why = "without TRAIN.lr_steps, the epochs at which the rate decays: it stays as it is"
+        yield "train", "learning_rate_decay", why
+    if not built["valid"].filelist:
+        yield "train", "early_stop", "without VALID.filelist"
 
 
 def _typed(kind: type, key: str, value: object, where: str) -> object:

@@ -1,6 +1,6 @@
 """Prediction: a network and a loader of clips -> class scores, one result for every input."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,8 @@ import paddle.nn.functional as F
 from numpy.typing import NDArray
 from paddle import nn
 
-from paddlevid.data.dataset import Sample, read_list
-from paddlevid.data.decode import frame_files, is_video
+from paddlevid.data.dataset import ListError, Sample, read_list
+from paddlevid.data.decode import VIDEO_SUFFIXES, frame_files, is_video
 from paddlevid.data.loader import Loader
 from paddlevid.metrics import score_views
 
@@ -53,33 +53,43 @@ def _unreadable(
         yield Prediction(samples[index].path, problem=loader.bad[index])
 
 
-def find_clips(inputs: list[Path]) -> list[Sample]:
-    """The clips that the inputs stand for.
+def find_clips(inputs: Sequence[Path]) -> tuple[list[Sample], list[Prediction]]:
+    """The clips that the inputs stand for, and what is wrong with the other inputs.
 
-    A video file or a .pkl stands for itself, a folder with images for one clip, another folder
-    for all videos and .pkl below it, any other file is a list.
-
-    Raises ListError for a list that is none, ValueError for a folder without videos.
+    A video file or a .pkl stands for itself, a folder for all clips below it, any other file is a
+    list.
     """
-    samples = []
+    samples, unusable = [], []
     for path in inputs:
-        if is_video(path) or path.suffix.lower() == ".pkl":
-            samples.append(Sample(path))
-        elif path.is_dir():
-            samples += _clips_below(path)
-        else:
-            samples += read_list(path)
-    return samples
+        try:
+            samples += _find_clips(path)
+        except ListError as error:
+            unusable.append(Prediction(path, problem=str(error)))
+    return samples, unusable
+
+
+def _find_clips(path: Path) -> list[Sample]:
+    if is_video(path) or path.suffix.lower() == ".pkl":
+        return [Sample(path)]  # whether it can be read is seen later
+    if path.is_dir():
+        return _clips_below(path)
+    if not path.exists():
+        raise ListError(f"{path}: does not exist")
+    try:
+        return read_list(path)
+    except ListError as error:
+        raise ListError(
+            f"{path}: is neither a video ({' '.join(VIDEO_SUFFIXES)}) nor a .pkl, a folder or a "
+            f"list ({error})"
+        ) from error
 
 
 def _clips_below(folder: Path) -> list[Sample]:
-    if frame_files(folder):
-        return [Sample(folder)]
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if (is_video(path) or path.suffix.lower() == ".pkl") and not path.name.startswith(".")
-    )
-    if not paths:
-        raise ValueError(f"{folder}: no video, .pkl or image files in this folder")
-    return [Sample(path) for path in paths]
+    """The videos and .pkl files below a folder; where there are none, the folders of frames."""
+    paths = [path for path in folder.rglob("*") if not path.name.startswith(".")]
+    clips = [path for path in paths if is_video(path) or path.suffix.lower() == ".pkl"]
+    if not clips:
+        clips = [path for path in (folder, *paths) if path.is_dir() and frame_files(path)]
+    if not clips:
+        raise ListError(f"{folder}: no video, .pkl or image files in this folder")
+    return [Sample(path) for path in sorted(clips)]

@@ -1,5 +1,6 @@
 """Training: loaders, a network and an optimiser -> weights, checkpoints and figures in a folder."""
 
+import contextlib
 import signal
 import sys
 import threading
@@ -25,7 +26,7 @@ from paddlevid.dashboard import Dashboard
 from paddlevid.data.loader import Batch, Loader
 from paddlevid.metrics import Evaluation, num_hits, score_views
 from paddlevid.optim import Schedule, clip_gradients
-from paddlevid.weights import write_weights
+from paddlevid.weights import load_weights, write_weights
 
 
 class Interrupted(Exception):
@@ -136,6 +137,7 @@ class Settings:
     image_mean: Sequence[float] = (0.0, 0.0, 0.0)
     image_std: Sequence[float] = (1.0, 1.0, 1.0)
     config: dict = field(default_factory=dict)  # kept in checkpoints and on the dashboard
+    training_list: str = ""  # of which clips; a resumed run must have the same
 
 
 def fit(
@@ -163,7 +165,12 @@ def fit(
         state, problems = load_checkpoint(settings.folder / "checkpoints")
         for problem in problems:
             print(f"skipped a checkpoint: {problem}")
-        model.set_state_dict(state["model"])
+        if state["training_list"] != settings.training_list:
+            raise ValueError(
+                f"--resume: the training list had {state['training_list']} and now has "
+                f"{settings.training_list}: use the same list, or start anew"
+            )
+        load_weights(model, state["model"], settings.folder)
         load_optimizer_state(optimizer, model, state["optimizer"])
         if settings.amp:
             scaler.load_state_dict(state["scaler"])
@@ -177,6 +184,7 @@ def fit(
             "scaler": scaler.state_dict(),
             "progress": asdict(progress),
             "config": settings.config,
+            "training_list": settings.training_list,
         }
         folder = settings.folder / "checkpoints"
         return save_checkpoint(folder, progress.step, state, settings.keep_checkpoints)
@@ -186,10 +194,17 @@ def fit(
     bar = tqdm(
         total=steps_per_epoch * settings.epochs, initial=progress.step, unit="step", **_bar()
     )
-    with _StopRequest() as stop, bar:
+    with contextlib.ExitStack() as at_end, _StopRequest() as stop, bar:
+        at_end.callback(dashboard.close)
+        at_end.callback(_write_bad_samples, settings.folder, train_loader, valid_loader)
         if not progress.step:
             dashboard.log_settings(_flat(settings.config), ["loss", "top1"])
         while progress.epoch < settings.epochs:
+            if 0 < settings.early_stop <= progress.epoch - progress.best_epoch:
+                tqdm.write(
+                    f"no better validation result for {settings.early_stop} epochs: stopping"
+                )
+                break
             model.train()
             bar.set_description(f"epoch {progress.epoch + 1}/{settings.epochs}", refresh=False)
             batches = train_loader.batches(progress.epoch, progress.batch)
@@ -229,6 +244,8 @@ def fit(
                 bar.set_postfix(_figures(progress), refresh=False)
                 if stop.requested:
                     raise Interrupted(save())
+            if not progress.sums:
+                raise ValueError("none of the training clips could be read")
             try:
                 _end_epoch(model, loss_fn, valid_loader, settings, progress, dashboard, stop)
             except _Stopped:
@@ -237,12 +254,6 @@ def fit(
             progress.epoch += 1
             progress.batch, progress.waited, progress.sums = 0, 0.0, {}
             save()
-            if settings.early_stop and progress.epoch - progress.best_epoch >= settings.early_stop:
-                tqdm.write(
-                    f"no better validation result for {settings.early_stop} epochs: stopping"
-                )
-                break
-    dashboard.close()
     return progress
 
 

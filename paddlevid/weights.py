@@ -61,6 +61,8 @@ def read_weights(path: Path | str) -> Weights:
     content = read_pickle(path)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, not named arrays")
+    if "optimizer" in content and "progress" in content:
+        raise WeightsError(f"{path} is a checkpoint of a run: the weights are in best.pdparams")
     weights = {}
     for key, value in content.items():
         if key == "StructuredToParameterName@@":  # Paddle's note beside the arrays

@@ -33,6 +33,12 @@ def write_pickle(path, frames, label=0):
     path.write_bytes(pickle.dumps((path.stem, label, frames)))
 
 
+@pytest.fixture(autouse=True)
+def current_folder(tmp_path, monkeypatch):
+    """The tool writes to the current folder when it is not told another one."""
+    monkeypatch.chdir(tmp_path)
+
+
 def run(*arguments):
     return tool.main([*map(str, arguments), "--workers", "1"])
 
@@ -110,9 +116,9 @@ def test_a_list_keeps_its_labels_and_classes(tmp_path):
     lines = "../videos/a b 1\n\n../videos/gone.avi 0\n../videos/p.pkl\n../videos/a b.avi\n"
     (lists / "train.list").write_text(lines)
     assert run(lists / "train.list") == 1
-    output = lists / "train.list_check"
+    output = tmp_path / "train.list_check"
     clean = (output / "clean.list").read_text()
-    assert clean == "../../videos/a b.avi 1\n../../videos/p.pkl\n../../videos/a b.avi\n"
+    assert clean == "../videos/a b.avi 1\n../videos/p.pkl\n../videos/a b.avi\n"
     assert (output / "classes.txt").read_text() == "x\ny\n"
     assert all(sample.path.exists() for sample in read_list(output / "clean.list"))
     assert rows(output)["gone.avi"]["problem"] == "does not exist"

@@ -446,3 +446,33 @@ def test_a_backslash_of_a_windows_path_is_no_warning(load):
     assert (
         load(MODEL + '[TEST]\nfilelist = "clips\\demo.list"\n').test.filelist == "clips\\demo.list"
     )
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["TRAIN.nesterov=True", "TRAIN.optimizer=adamw"],
+        ["MODEL.interval=5"],
+        ["TRAIN.crop_positions=13", "TRAIN.crop=random"],
+        ["TRAIN.crop_scales=[0.5]", "TRAIN.crop=random"],
+        ["VALID.short_size=300", "MODEL.fixed_size=[256,256]"],
+        ["TRAIN.early_stop=3", "VALID.filelist="],
+        ["TRAIN.lr_steps=[3]", "TRAIN.lr_policy=cosine"],
+        ["TRAIN.learning_rate_decay=0.5"],
+        ["MODEL.num_layers=18"],
+    ],
+)
+def test_a_key_that_means_nothing_beside_another_is_said_to_have_no_effect(tmp_path, overrides):
+    path = tmp_path / "plain.yaml"
+    path.write_text("MODEL: {name: tsn_r18, num_classes: 3}\nVALID: {filelist: val.list}\n")
+    assert load_config(path).notes == ()
+    (note,) = load_config(path, overrides).notes
+    assert note.startswith(f"{overrides[0].partition('=')[0]} has no effect ")
+
+
+def test_with_a_fixed_size_a_crop_may_be_larger_than_the_short_size(tmp_path):
+    path = tmp_path / "plain.yaml"
+    path.write_text("MODEL: {name: tsn_r18, num_classes: 3, fixed_size: [300, 320]}\n")
+    assert load_config(path, ["VALID.target_size=256"]).valid.target_size == 256
+    with pytest.raises(ConfigError, match="needs at most MODEL.fixed_size"):
+        load_config(path, ["VALID.target_size=301"])

@@ -160,7 +160,8 @@ def test_several_clips_and_crops_are_averaged(run, videos, tmp_path):
     ("words", "message"),
     [
         (["EMPTY"], "no video, .pkl or image files in this folder"),
-        (["nowhere.list"], "there is no list file nowhere.list"),
+        (["nowhere.list"], "nowhere.list: does not exist"),
+        (["-o", "INFER.filelist=gone.list"], "gone.list: does not exist"),
         (["--weights", "nowhere.pdparams"], "cannot read the weights nowhere.pdparams"),
         (["-o", "MODEL.name=tsn_r34"], "missing"),
         (["-o", "INFER.filelist="], "nothing to predict"),
@@ -180,6 +181,7 @@ def test_wrong_input_gets_one_readable_line(run, tmp_path, capsys, words, messag
     [
         (["a.avi", "--split", "test"], "give either INPUT or --split"),
         (["--output", "p.xml"], "needs a name that ends in .jsonl or .csv"),
+        (["--output", "no/such/p.csv"], "there is no folder no/such"),
         (["--split", "test", "--output", "p.csv"], "--output is for predictions"),
         (["--top-k", "0"], "needs a whole number from 1 up"),
         (["--num-clips", "0"], "needs a whole number from 1 up"),
@@ -203,3 +205,27 @@ def test_help_answers_without_paddle():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert "--weights" in out and out.splitlines()[-1] == "False"
+
+
+def test_inputs_that_are_nothing_do_not_stop_the_others(run, videos, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert run(tmp_path / "empty", videos, tmp_path / "nothing") == 1
+    output = capsys.readouterr()
+    assert output.out.count("light") >= 2
+    assert "no video, .pkl or image files" in output.err
+    assert "nothing: does not exist" in output.err
+    assert "2 of 4 inputs could not be read" in output.err
+
+
+def test_predictions_are_in_the_file_as_soon_as_they_are_made(run, videos, tmp_path, monkeypatch):
+    output = tmp_path / "p.jsonl"
+    lines = []
+    words = infer.in_words
+
+    def look(*arguments):
+        lines.append(len(output.read_text().splitlines()))
+        return words(*arguments)
+
+    monkeypatch.setattr(infer, "in_words", look)
+    assert run(videos, "--output", output) == 0
+    assert lines == [0, 1]

@@ -288,3 +288,11 @@ def test_it_runs_as_a_script_and_explains_itself(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "--label-dir" in done.stdout and "--embed" in done.stdout
+
+
+def test_a_wrong_source_leaves_the_packed_clips_alone(source, tmp_path, capsys):
+    assert run(source, tmp_path / "pkl") == 0
+    before = sorted((tmp_path / "pkl").rglob("*"))
+    assert run(source / "walk", tmp_path / "pkl") == 1
+    assert "no clips in the class folders" in capsys.readouterr().err
+    assert sorted((tmp_path / "pkl").rglob("*")) == before

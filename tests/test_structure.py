@@ -18,6 +18,7 @@ LEVELS = {
     "paddlevid.data.sample": 0.0,
     "paddlevid.data.split": 0.0,
     "paddlevid.flags": 0.1,
+    "paddlevid.files": 0.1,
     "paddlevid.data.frames": 1.0,
     "paddlevid.data.transform": 1.0,
     "paddlevid.data.dataset": 1.1,
@@ -42,6 +43,7 @@ LEVELS = {
 DATA_TOOLS_MAY_USE = (
     "paddlevid.data", "paddlevid.features", "paddlevid.plots", "paddlevid.config",
     "paddlevid.flags",
+    "paddlevid.files",
 )  # fmt: skip
 MODELS_MAY_USE = ("paddlevid.layers", "paddlevid.models")
 OURS = ("paddlevid", "data_tools", "train", "infer")

@@ -170,3 +170,91 @@ def test_a_full_disk_is_said_with_the_folder(small_config, save_dir, capsys, mon
     monkeypatch.setattr("paddlevid.trainer.save_checkpoint", full)
     assert run("--config", small_config, "--save_dir", save_dir) == 1
     assert f"no space left on the disk of {save_dir}: make room" in capsys.readouterr().err
+
+
+def test_data_names_a_folder_of_lists_and_an_explicit_list_comes_after_it(
+    small_config, small_data, save_dir, tmp_path
+):
+    words = ("--config", small_config, "--data", small_data, "--save_dir", save_dir)
+    other = small_data / "test.list"
+    assert run(*words, "-o", f"VALID.filelist={other}", "-o", "TRAIN.filelist=") == 1
+    assert run(*words, "-o", f"VALID.filelist={other}") == 0
+    config = load_config(save_dir / "config.yaml")
+    assert config.train.filelist == f"{small_data}/train.list"
+    assert config.valid.filelist == str(other)
+    assert config.infer.filelist == f"{small_data}/test.list"
+
+
+def test_data_without_a_validation_list_trains_without_validation(
+    small_config, small_data, save_dir, tmp_path, capsys
+):
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    lines = [f"{small_data}/{line}" for line in (small_data / "train.list").read_text().split("\n")]
+    (folder / "train.list").write_text("\n".join(lines[:-1]))
+    assert run("--config", small_config, "--data", folder, "--save_dir", save_dir) == 0
+    out = capsys.readouterr().out
+    assert "no validation clips" in out and "no validation list, so these are the last" in out
+
+
+def test_weights_in_a_folder_without_a_config_are_not_overwritten(small_config, save_dir, capsys):
+    save_dir.mkdir()
+    (save_dir / "best.pdparams").write_bytes(b"precious")
+    assert run("--config", small_config, "--save_dir", save_dir) == 1
+    assert "holds a run already" in capsys.readouterr().err
+    assert (save_dir / "best.pdparams").read_bytes() == b"precious"
+
+
+def test_a_run_that_failed_before_it_kept_anything_can_be_started_again(
+    small_config, save_dir, tmp_path, capsys
+):
+    (tmp_path / "bad.list").write_text("gone.pkl\nlost.pkl\n")
+    words = ("--config", small_config, "--save_dir", save_dir)
+    assert run(*words, "-o", f"TRAIN.filelist={tmp_path}/bad.list") == 1
+    assert "clips cannot be read" in capsys.readouterr().err
+    assert len((save_dir / "bad_samples.txt").read_text().splitlines()) == 1
+    assert run(*words) == 0
+
+
+def test_overwriting_removes_the_evaluation_of_the_old_weights(small_config, save_dir):
+    words = ("--config", small_config, "--save_dir", save_dir)
+    run(*words)
+    for name in ("metrics.json", "per_class.csv", "confusion_matrix.png", "mine.txt"):
+        (save_dir / name).touch()
+    assert run(*words, "--overwrite") == 0
+    names = {path.name for path in save_dir.iterdir()}
+    assert "mine.txt" in names
+    assert not names & {"metrics.json", "per_class.csv", "confusion_matrix.png"}
+
+
+def test_a_resume_with_other_clips_is_refused(small_config, small_data, save_dir, tmp_path, capsys):
+    listed = tmp_path / "my.list"
+    lines = (small_data / "train.list").read_text().splitlines()
+    listed.write_text("".join(f"{small_data}/{line}\n" for line in lines))
+    words = ("--config", small_config, "--save_dir", save_dir, "-o", f"TRAIN.filelist={listed}")
+    assert run(*words) == 0
+    listed.write_text("".join(f"{small_data}/{line}\n" for line in lines[:5]))
+    assert run(*words, "--resume", "--epoch", 3) == 1
+    error = capsys.readouterr().err
+    assert "the training list had 8 clips" in error and "now has 5 clips" in error
+
+
+def test_a_resume_with_a_damaged_config_is_one_line(small_config, save_dir, capsys):
+    words = ("--config", small_config, "--save_dir", save_dir)
+    run(*words)
+    for text in ("", "MODEL: ["):
+        (save_dir / "config.yaml").write_text(text)
+        assert run(*words, "--resume") == 1
+        assert f"train.py: {save_dir}/config.yaml: " in capsys.readouterr().err
+
+
+def test_a_folder_that_is_a_file_is_refused(small_config, save_dir, capsys):
+    save_dir.touch()
+    assert run("--config", small_config, "--save_dir", save_dir) == 1
+    assert "is a file: it needs a folder" in capsys.readouterr().err
+
+
+def test_weights_to_start_from_do_not_go_with_a_resume(small_config, capsys):
+    with pytest.raises(SystemExit):
+        run("--config", small_config, "--resume", "--pretrain", "x.pdparams")
+    assert "it does not go with --resume" in capsys.readouterr().err

@@ -328,3 +328,23 @@ def test_mixed_precision_trains_on_a_gpu(tmp_path):
         settings(tmp_path, epochs=6, amp=True),
     )  # fmt: skip
     assert progress.best > 0.6
+
+
+def test_no_readable_training_clip_is_an_error_even_where_all_may_be_bad(tmp_path):
+    loader = Loader(Clips(6, broken=range(6)), 4, max_bad_samples=1.0)
+    with pytest.raises(ValueError, match="none of the training clips could be read"):
+        fit(*parts(), loader, None, settings(tmp_path))
+    assert len((tmp_path / "bad_samples.txt").read_text().splitlines()) == 6
+
+
+def test_a_resume_after_early_stopping_stops_again_at_once(tmp_path):
+    still = Schedule(0.0, 50)
+    ended = []
+    for resume in (False, True):
+        model, loss_fn, optimizer, _ = parts()
+        progress = fit(
+            model, loss_fn, optimizer, still, train_loader(), Loader(Clips(9), 4),
+            settings(tmp_path, epochs=50, early_stop=3), resume=resume,
+        )  # fmt: skip
+        ended.append(progress.epoch)
+    assert ended == [4, 4]

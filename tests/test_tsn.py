@@ -321,3 +321,9 @@ def test_partial_batch_norm_follows_training_and_evaluation_mode():
     assert norms[0] is model.trunk.bn1
     model.eval()
     assert not any(layer.training for layer in model.sublayers())
+
+
+@pytest.mark.parametrize("arguments", [{"width": 0}, {"dropout": 1.0}, {"in_channels": 0}])
+def test_arguments_that_make_no_sense_are_refused(arguments):
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))} = .* need"):
+        TSN(18, 3, **arguments)

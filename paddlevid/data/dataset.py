@@ -77,6 +77,8 @@ def _read_line(line: str, list_file: Path, number: int) -> Sample:
     labelled = re.fullmatch(r"(.*\S)\s+(-?[0-9]+)", line)
     name, label = (labelled[1], int(labelled[2])) if labelled else (line, None)
     path = list_file.parent / name
+    if "\\" in name and not os.path.exists(path):  # a list that was written on Windows
+        path = list_file.parent / name.replace("\\", "/")
     if path.suffix.lower() in (".pkl", *VIDEO_SUFFIXES) or os.path.exists(path):
         return Sample(path, label, place)
     for suffix in VIDEO_SUFFIXES:

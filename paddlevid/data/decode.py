@@ -57,7 +57,11 @@ def natural_key(name: str) -> list[tuple[int, int | str]]:
 
 def frame_files(folder: Path) -> list[Path]:
     """The image files of a folder in natural order, however they are numbered."""
-    files = [file for file in folder.iterdir() if file.suffix.lower() in FRAME_SUFFIXES]
+    files = [
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in FRAME_SUFFIXES and not file.name.startswith(".")
+    ]
     return sorted(files, key=lambda file: natural_key(file.name))
 
 

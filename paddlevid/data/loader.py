@@ -133,7 +133,8 @@ class Loader:
             raise BadSamplesError(
                 f"{len(self.bad)} of {len(self.dataset)} clips cannot be read, more than the share "
                 f"max_bad_samples = {self.max_bad_samples:g} allows:{reasons}\n"
-                "data_tools/check_videos.py finds all bad files and writes a clean list"
+                "data_tools/check_videos.py finds all bad files and writes a clean list; "
+                "-o TRAIN.max_bad_samples=SHARE allows more"
             )
         return False
 

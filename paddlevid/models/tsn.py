@@ -50,6 +50,11 @@ class TSN(nn.Layer):
         partial_bn: bool = False,
     ) -> None:
         super().__init__()
+        if not (width >= 1 and in_channels >= 1 and 0 <= dropout < 1):
+            raise ValueError(
+                f"width = {width} and in_channels = {in_channels} need at least 1, dropout = "
+                f"{dropout} a number from 0 to below 1"
+            )
         if width != 64 and depth not in _STAGES:
             raise ValueError(f"width = {width} needs depth 18 or 34, not {depth}")
         block = BasicBlock if depth in _STAGES else BottleneckBlock

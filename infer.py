@@ -142,7 +142,7 @@ def predict(args: argparse.Namespace, config: Config, model: object, classes: li
         ):
             if result.problem:
                 num_bad += 1
-                tqdm.write(f"cannot be read: {result.problem}", file=sys.stderr)
+                tqdm.write(f"cannot be read: {readable(result.problem)}", file=sys.stderr)
             else:
                 num_good += 1
                 tqdm.write(in_words(result, classes, k))
@@ -155,6 +155,11 @@ def predict(args: argparse.Namespace, config: Config, model: object, classes: li
     return 1 if num_bad else 0
 
 
+def readable(text: object) -> str:
+    """A path or a message without what UTF-8 cannot hold, as in names from another encoding."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def name_of(label: int, classes: Sequence[str]) -> str:
     """A label's class name; a number where the label fits no class, nothing where it is unknown."""
     return classes[label] if 0 <= label < len(classes) else "" if label < 0 else str(label)
@@ -163,7 +168,7 @@ def name_of(label: int, classes: Sequence[str]) -> str:
 def in_words(result: "predictor.Prediction", classes: Sequence[str], k: int) -> str:  # noqa: F821
     """A prediction for the eye: the path, and a line for each class."""
     lines = [
-        str(result.path)
+        readable(result.path)
         + (f"  (label: {name})" if (name := name_of(result.label, classes)) else "")
     ]
     lines += [f"    {result.probabilities[i]:.4f}  {classes[i]}" for i in result.top_k(k)]
@@ -172,11 +177,14 @@ def in_words(result: "predictor.Prediction", classes: Sequence[str], k: int) -> 
 
 def as_row(result: "predictor.Prediction", classes: Sequence[str], k: int) -> dict:  # noqa: F821
     """A prediction for a file."""
-    row: dict[str, object] = {"path": str(result.path), "label": name_of(result.label, classes)}
+    row: dict[str, object] = {
+        "path": readable(result.path),
+        "label": name_of(result.label, classes),
+    }
     best = [] if result.problem else result.top_k(k)
     row["classes"] = [classes[i] for i in best]
     row["probabilities"] = [round(float(result.probabilities[i]), 6) for i in best]
-    row["problem"] = result.problem
+    row["problem"] = readable(result.problem)
     return row
 
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -229,3 +230,13 @@ def test_predictions_are_in_the_file_as_soon_as_they_are_made(run, videos, tmp_p
     monkeypatch.setattr(infer, "in_words", look)
     assert run(videos, "--output", output) == 0
     assert lines == [0, 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_not_utf8_are_predicted_too(run, videos, tmp_path):
+    source = os.fsencode(next(videos.glob("light*")))
+    shutil.copy(source, os.fsencode(tmp_path / "x") + "跑.avi".encode("gbk"))
+    (name,) = tmp_path.glob("x*.avi")
+    output = tmp_path / "p.jsonl"
+    assert run(name, "--output", output) == 0
+    assert rows_of(output)[0]["classes"][0] == "light"

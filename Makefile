@@ -27,8 +27,8 @@ demo: demo-data
 		$$(sed -n '1p;30p;60p' $(DATA)/test.list | sed 's|^pkl/|$(DATA)/videos/|;s|pkl$$|avi|')
 	@echo
 	@echo "Made here:"
-	@echo "  $(DATA)/            videos/, frames/, pkl/, lists, clips.png"
-	@echo "  $(RUN)/         best.pdparams, metrics.json, confusion_matrix.png, predictions.jsonl"
+	@echo "  $(DATA)/  videos/, frames/, pkl/, lists, clips.png"
+	@echo "  $(RUN)/  best.pdparams, metrics.json, confusion_matrix.png, predictions.jsonl, vdl/"
 	@echo "Dashboards:  $(VENV)/bin/visualdl --logdir output/demo   then open http://localhost:8040"
 	@echo "Your videos: see 'Your own videos' in README.md"
 

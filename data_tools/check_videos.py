@@ -23,10 +23,12 @@ from paddlevid.data.decode import (
     decode,
     frame_files,
     inspect_video,
+    is_pickled,
     is_video,
     natural_key,
 )
 from paddlevid.data.loader import Loader
+from paddlevid.data.split import read_lines
 from paddlevid.flags import Parser, at_least, describe
 
 FRAMES_AT_ONCE = 64  # of a .pkl or a folder of frames, held in memory
@@ -62,7 +64,7 @@ class Inspections:
         """The report on the clip with this index."""
         path = self.samples[index].path
         try:
-            is_images = path.is_dir() or path.suffix.lower() == ".pkl"
+            is_images = path.is_dir() or is_pickled(path)
             report = inspect_images(path) if is_images else inspect_video(path)
         except Exception as error:  # whatever a library throws at a strange file
             report = VideoReport(str(path), problem=f"{type(error).__name__}: {error}")
@@ -107,10 +109,10 @@ def find_samples(folder: Path) -> tuple[list[Sample], list[str]]:
     note = folder / "classes.txt"
     if note.exists():
         found = {path.parent.name for path in paths}
-        names = [line.strip() for line in note.read_text(encoding="utf-8-sig").splitlines()]
+        names = read_lines(note)
         if not found <= set(names):
             raise ListError(f"{note} lacks the class folder {min(found - set(names))!r}")
-    labels = [None if p.suffix.lower() == ".pkl" else names.index(p.parent.name) for p in paths]
+    labels = [None if is_pickled(p) else names.index(p.parent.name) for p in paths]
     return [Sample(path, label) for path, label in zip(paths, labels, strict=True)], names
 
 
@@ -119,7 +121,7 @@ def _is_class(path: Path) -> bool:
 
 
 def _is_clip_file(path: Path) -> bool:
-    return is_video(path) or path.suffix.lower() == ".pkl"
+    return is_video(path) or is_pickled(path)
 
 
 # --- what is found --------------------------------------------------------------------------------

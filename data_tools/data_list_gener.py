@@ -22,6 +22,7 @@ from paddlevid.data.decode import (
     DecodeError,
     count_frames,
     decode,
+    is_pickled,
     is_video,
     limit_threads,
     natural_key,
@@ -99,7 +100,7 @@ def _visible(folder: Path) -> list[Path]:
 def _kind(path: Path) -> str:
     if path.is_dir():
         return "folders of frames"
-    if path.suffix.lower() == ".pkl":
+    if is_pickled(path):
         return "pickled clips"
     return "videos" if is_video(path) else ""
 
@@ -129,7 +130,7 @@ def inspect_clip(path: Path) -> tuple[int, int | None, str]:
     try:
         num_frames = count_frames(path)
         decode(path, np.zeros(1, np.int64))  # the frames of a .pkl may be gone
-        is_pickle = path.suffix.lower() == ".pkl"
+        is_pickle = is_pickled(path)
         return num_frames, read_pickled_clip(path).label if is_pickle else None, ""
     except (DecodeError, OSError) as error:
         return 0, None, str(error).removeprefix(f"{path}: ")
@@ -181,8 +182,7 @@ def write_lists(
     with tempfile.TemporaryDirectory(dir=target, prefix=".") as folder:
         for number, name in enumerate(SIDES):
             lines = [
-                _relative(clip.path, target)
-                + ("" if clip.path.suffix.lower() == ".pkl" else f" {clip.label}")
+                _relative(clip.path, target) + ("" if is_pickled(clip.path) else f" {clip.label}")
                 for clip, side in zip(clips, sides, strict=True)
                 if side == number
             ]
@@ -299,8 +299,8 @@ def make_lists(
     """
     source, target = source.resolve(), target.resolve()
     folders = find_clips(source, target)
-    is_pickled = any(path.suffix.lower() == ".pkl" for paths in folders.values() for path in paths)
-    if split[0] == "ucf101" and not is_pickled:
+    holds_pickles = any(is_pickled(path) for paths in folders.values() for path in paths)
+    if split[0] == "ucf101" and not holds_pickles:
         classes = read_ucf101_classes(split_dir)
         numbers = {name.lower(): label for label, name in enumerate(classes)}
     else:

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddlevid.data.decode import frame_files, natural_key
-from paddlevid.files import write_whole
+from paddlevid.files import whole_file, write_whole
 from paddlevid.flags import Parser, at_least, describe, is_disk_full
 
 BOOK_SUFFIX = "_jpg"  # of the book's class folders
@@ -118,7 +118,6 @@ def find_classes(source: Path, labels: dict[str, int] | None) -> dict[str, Path]
 
 def pack(clip: Path, label: int, target: Path, embed: bool) -> str:
     """One clip: -> what went wrong."""
-    partial = target.with_name(f".{target.name}.partial")
     try:
         files = frame_files(clip)
         if not files:
@@ -128,11 +127,9 @@ def pack(clip: Path, label: int, target: Path, embed: bool) -> str:
         else:
             frames = [Path(os.path.relpath(file, target.parent)).as_posix() for file in files]
         target.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as stream:
+        with whole_file(target) as partial, open(partial, "wb") as stream:  # closed, then moved
             pickle.dump((clip.name, label, frames), stream, protocol=4)
-        os.replace(partial, target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         if is_disk_full(error):
             raise  # the other clips would fail in the same way
         return f"{clip}: cannot write {target}: {error.strerror or error}"

@@ -24,6 +24,7 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
+from paddlevid.files import write_whole
 from paddlevid.flags import Parser, at_least, describe
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
@@ -361,9 +362,7 @@ def claim(target: Path, preset: str, seed: int, codec: str, clips: int) -> None:
     elif target.exists() and any(target.iterdir()):
         raise ValueError(f"{target} is not empty and has no demo.json: choose another TARGET")
     target.mkdir(parents=True, exist_ok=True)
-    partial = target / ".demo.json.partial"
-    partial.write_text(json.dumps(wanted | {"clips": clips}, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, note)
+    write_whole(note, json.dumps(wanted | {"clips": clips}, indent=2) + "\n")
 
 
 def make_demo(target: Path, preset: str, clips: int, seed: int, workers: int, codec: str) -> int:

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import io
 import math
-import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from visualdl import LogWriter
 from visualdl.proto.record_pb2 import Record
+
+from paddlevid.files import whole_file
 
 COLUMNS = (
     "step", "epoch", "split", "loss", "top1", "top5", "learning_rate", "clips_per_second",
@@ -36,12 +37,13 @@ class Dashboard:
             with open(self._csv, newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.DictReader(file) if None not in row.values()]
             rows = [row for row in rows if int(row["step"]) <= step]
-        partial = self._csv.with_suffix(".partial")
-        with open(partial, "w", newline="", encoding="utf-8") as file:
+        with (
+            whole_file(self._csv) as partial,
+            open(partial, "w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(partial, self._csv)
         self._writers = {
             split: _continue_log(folder / "vdl" / split, step) for split in ("train", "val")
         }
@@ -83,9 +85,8 @@ def _continue_log(folder: Path, step: int) -> LogWriter:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "vdlrecords.run.log"
     if step and path.exists():
-        partial = folder / "partial"
-        partial.write_bytes(_records_up_to(step, path.read_bytes()))
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            partial.write_bytes(_records_up_to(step, path.read_bytes()))
     else:
         path.unlink(missing_ok=True)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints that it adds to the file

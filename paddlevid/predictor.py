@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from paddle import nn
 
 from paddlevid.data.dataset import ListError, Sample, read_list
-from paddlevid.data.decode import VIDEO_SUFFIXES, frame_files, is_video
+from paddlevid.data.decode import VIDEO_SUFFIXES, frame_files, is_pickled, is_video
 from paddlevid.data.loader import Loader
 from paddlevid.metrics import score_views
 
@@ -69,7 +69,7 @@ def find_clips(inputs: Sequence[Path]) -> tuple[list[Sample], list[Prediction]]:
 
 
 def _find_clips(path: Path) -> list[Sample]:
-    if is_video(path) or path.suffix.lower() == ".pkl":
+    if is_video(path) or is_pickled(path):
         return [Sample(path)]  # whether it can be read is seen later
     if path.is_dir():
         return _clips_below(path)
@@ -87,7 +87,7 @@ def _find_clips(path: Path) -> list[Sample]:
 def _clips_below(folder: Path) -> list[Sample]:
     """The videos and .pkl files below a folder; where there are none, the folders of frames."""
     paths = [path for path in folder.rglob("*") if not path.name.startswith(".")]
-    clips = [path for path in paths if is_video(path) or path.suffix.lower() == ".pkl"]
+    clips = [path for path in paths if is_video(path) or is_pickled(path)]
     if not clips:
         clips = [path for path in (folder, *paths) if path.is_dir() and frame_files(path)]
     if not clips:

@@ -116,7 +116,7 @@ class Progress:
     best: float = -1.0  # validation top-1
     best_loss: float = float("inf")  # with it; of two epochs with one top-1 the lower loss wins
     best_epoch: int = 0  # counted from 1; 0: none yet
-    waited: float = field(default=0.0, compare=False)  # seconds for data in this epoch
+    waited: float = 0.0  # seconds for data in this epoch
     sums: dict[str, float] = field(default_factory=dict)  # of this epoch
 
 

@@ -1,6 +1,5 @@
 """Weights: files of named arrays, read without executing anything in them, into a network."""
 
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,8 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 from paddle import nn
+
+from paddlevid.files import whole_file
 
 Weights = dict[str, NDArray]
 
@@ -77,12 +78,8 @@ def read_weights(path: Path | str) -> Weights:
 
 def write_weights(path: Path, model: nn.Layer) -> None:
     """Write a network's weights, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with whole_file(path) as partial:
         paddle.save(model.state_dict(), str(partial))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_weights(

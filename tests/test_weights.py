@@ -243,7 +243,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, 
     if broken == "save":
         monkeypatch.setattr(weights_module.paddle, "save", save_half)
     else:
-        monkeypatch.setattr(weights_module.os, "replace", fail)
+        monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="no space left"):
         write_weights(tmp_path / "a", Net())
     assert os.listdir(tmp_path) == ["a"]

@@ -13,6 +13,7 @@ from paddlevid.data.decode import (
     VIDEO_SUFFIXES,
     DecodeError,
     decode_sampled,
+    is_pickled,
     is_video,
     read_pickled_clip,
 )
@@ -100,7 +101,7 @@ FORMATS = {
 def check_format(samples: Sequence[Sample], form: str) -> None:
     """Raise ListError when a line of the list is of another kind than MODEL.format says."""
     for sample in samples:
-        if sample.path.suffix.lower() == ".pkl":
+        if is_pickled(sample.path):
             kind = "pkl"
         elif os.path.isdir(sample.path):
             kind = "jpg"
@@ -182,7 +183,7 @@ class HMDB51Dataset:
     def _load(self, index: int, epoch: int) -> tuple[NDArray[np.float32], int]:
         sample = self.samples[index]
         label = sample.label
-        if label is None and sample.path.suffix.lower() == ".pkl" and os.path.exists(sample.path):
+        if label is None and is_pickled(sample.path) and os.path.exists(sample.path):
             label = read_pickled_clip(sample.path).label
             self._check_label(sample, label)
         phases = (np.arange(self.num_clips) + 0.5) / self.num_clips
@@ -201,7 +202,7 @@ class HMDB51Dataset:
         if self.num_classes is None:
             return
         if label is None:
-            if is_video(sample.path) or sample.path.suffix.lower() != ".pkl":
+            if not is_pickled(sample.path):
                 raise ListError(f"{sample.place}: needs `path label`, got {sample.path.name!r}")
         elif not 0 <= label < self.num_classes:
             raise ListError(

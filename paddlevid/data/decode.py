@@ -50,6 +50,11 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
+def is_pickled(path: Path) -> bool:
+    """Whether the suffix, in any case, is that of a pickled clip."""
+    return path.suffix.lower() == ".pkl"
+
+
 def natural_key(name: str) -> list[tuple[int, int | str]]:
     """Sort key under which clip_2.jpg comes before clip_10.jpg."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]
@@ -319,7 +324,7 @@ def count_frames(path: Path | str, backend: str | None = None) -> int:
     Raises DecodeError when it has none or cannot be read.
     """
     path = _existing(path)
-    if path.suffix.lower() == ".pkl":
+    if is_pickled(path):
         return len(read_pickled_clip(path).frames)
     num_frames = len(frame_files(path)) if path.is_dir() else _read_video(path, 0, backend=backend)
     if num_frames == 0:
@@ -364,7 +369,7 @@ def decode_sampled(path: Path | str, choose: Callable[[int], Indices]) -> Frames
 def _decode(path: Path, indices: Indices, backend: str | None) -> Frames:
     if indices.ndim != 1 or len(indices) == 0 or indices.min() < 0:
         raise ValueError(f"frame numbers must be a list of whole numbers from 0, got {indices}")
-    if path.suffix.lower() == ".pkl":
+    if is_pickled(path):
         return _decode_images(read_pickled_clip(path).frames, path, indices)
     if path.is_dir():
         return _decode_images(frame_files(path), path, indices)

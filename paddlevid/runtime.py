@@ -25,7 +25,8 @@ def configure() -> None:
 
     Paddle takes one thread when OMP_NUM_THREADS is not set, and the MKL in its wheels picks slow
     kernels on AMD processors unless MKL_DEBUG_CPU_TYPE says that they have AVX2. Together that is
-    a factor of about 4 on two cores.
+    a factor of about 4 on two cores. Transposed views without a copy, which suit a GPU, make a
+    small transformer half as fast on a CPU, so Paddle for CPU is told to copy.
 
     A second call does nothing. Raises RuntimeError if paddle was imported without it: then it is
     too late.
@@ -46,10 +47,15 @@ def configure() -> None:
     try:  # paddle prints warnings about the number of threads and a missing ccache
         with contextlib.redirect_stderr(messages), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import_module("paddle")
+            paddle = import_module("paddle")
     except BaseException:
         sys.stderr.write(messages.getvalue())
         raise
+    if not paddle.is_compiled_with_cuda():
+        # Views instead of copies after transpose and slice: on a CPU what reads them pays more.
+        flag = "FLAGS_use_stride_kernel"
+        if flag not in os.environ:
+            paddle.set_flags({flag: False})
     _configured = True
 
 

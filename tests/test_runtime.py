@@ -12,7 +12,7 @@ from paddlevid import runtime
 
 ROOT = Path(__file__).parents[1]
 AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx avx2 bmi2\n"
-SETTINGS = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")
+SETTINGS = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "FLAGS_use_stride_kernel")
 
 
 def run(code: str, **settings: str) -> subprocess.CompletedProcess:
@@ -32,9 +32,10 @@ def settings_after_configure(cpuinfo: str, **settings: str) -> list[str]:
         "import os, sys, types\n"
         "from paddlevid import runtime\n"
         f"runtime._cpu_description = lambda: {cpuinfo!r}\n"
-        "runtime.import_module = lambda name: None\n"
+        "paddle = types.SimpleNamespace(is_compiled_with_cuda=lambda: True)\n"
+        "runtime.import_module = lambda name: paddle\n"
         "runtime.configure()\n"
-        f"print(*(os.environ.get(name) for name in {SETTINGS}))"
+        f"print(*(os.environ.get(name) for name in {SETTINGS[:2]}))"
     )
     done = run(code, **settings)
     assert done.returncode == 0, done.stderr
@@ -53,6 +54,35 @@ def test_what_the_user_has_set_stays():
 def test_other_processors_keep_mkls_own_choice():
     intel = AMD.replace("AuthenticAMD", "GenuineIntel")
     assert settings_after_configure(intel, OMP_NUM_THREADS="1") == ["1", "None"]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "settings", "expected"),
+    [(False, {}, False), (True, {}, None), (False, {"FLAGS_use_stride_kernel": "1"}, None)],
+)
+def test_paddle_for_cpu_copies_instead_of_making_views(cuda, settings, expected):
+    code = (
+        "import types\n"
+        "from paddlevid import runtime\n"
+        "flags = {}\n"
+        f"cuda = lambda: {cuda}\n"
+        "paddle = types.SimpleNamespace(is_compiled_with_cuda=cuda, set_flags=flags.update)\n"
+        "runtime.import_module = lambda name: paddle\n"
+        "runtime.configure()\n"
+        "print(flags.get('FLAGS_use_stride_kernel'))"
+    )
+    assert run(code, **settings).stdout.split() == [str(expected)]
+
+
+def test_this_paddle_takes_the_flag():
+    code = (
+        "from paddlevid import runtime\n"
+        "runtime.configure()\n"
+        "import paddle\n"
+        "print(paddle.get_flags(['FLAGS_use_stride_kernel']), paddle.is_compiled_with_cuda())"
+    )
+    out = run(code).stdout
+    assert "False} False" in out or out.endswith("True\n")
 
 
 @pytest.mark.parametrize(

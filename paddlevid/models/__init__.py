@@ -6,9 +6,16 @@ from collections.abc import Callable
 
 from paddle import nn
 
+from paddlevid.models.eco import ECO, eco_full, eco_lite
+from paddlevid.models.timesformer import (
+    TimeSformer,
+    timesformer_base,
+    timesformer_hr,
+    timesformer_large,
+)
 from paddlevid.models.tsn import TSN, tsn_r18, tsn_r34, tsn_r50, tsn_r101, tsn_r152
 
-__all__ = ["MODELS", "TSN", "create_model", "list_models"]
+__all__ = ["ECO", "MODELS", "TSN", "TimeSformer", "create_model", "list_models"]
 
 MODELS: dict[str, Callable[..., nn.Layer]] = {
     "tsn_r18": tsn_r18,
@@ -16,9 +23,14 @@ MODELS: dict[str, Callable[..., nn.Layer]] = {
     "tsn_r50": tsn_r50,
     "tsn_r101": tsn_r101,
     "tsn_r152": tsn_r152,
+    "eco_lite": eco_lite,
+    "eco_full": eco_full,
+    "timesformer_base": timesformer_base,
+    "timesformer_hr": timesformer_hr,
+    "timesformer_large": timesformer_large,
 }
 
-_CLASSES = {name: TSN for name in MODELS}
+_FAMILIES = {"tsn": TSN, "eco": ECO, "timesformer": TimeSformer}  # by the first word of a name
 
 
 def list_models() -> list[str]:
@@ -41,7 +53,7 @@ def create_model(name: str, *, num_classes: int, **arguments: object) -> nn.Laye
         raise ValueError(f"unknown model {name!r}; did you mean {', '.join(near)}?")
     known = {
         parameter.name: type(parameter.default)
-        for parameter in inspect.signature(_CLASSES[name]).parameters.values()
+        for parameter in inspect.signature(_FAMILIES[name.partition("_")[0]]).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     for argument, value in arguments.items():

@@ -9,6 +9,8 @@ on request.
 from paddle import Tensor, nn
 from paddle.vision.models.resnet import BasicBlock, BottleneckBlock, ResNet, model_urls
 
+from paddlevid.layers.time import fold_time, unfold_time
+
 _STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
@@ -38,6 +40,8 @@ class TSN(nn.Layer):
         width: channels of the first stage, 64 as published; fewer only for depth 18 and 34.
         partial_bn: train with the batch norms frozen, all but the first (section 3.3).
     """
+
+    classifier = "fc"
 
     def __init__(
         self,
@@ -81,10 +85,8 @@ class TSN(nn.Layer):
 
     def forward(self, clip: Tensor) -> Tensor:
         """(N, C, T, H, W) -> (N, K) logits, for any T, H and W"""
-        n, c, t, h, w = clip.shape
-        frames = clip.transpose([0, 2, 1, 3, 4]).reshape([n * t, c, h, w])
-        maps = self.trunk(frames)  # (N·T, D, h, w)
-        features = maps.mean(axis=[2, 3]).reshape([n, t, maps.shape[1]]).mean(axis=1)  # (N, D)
+        maps = self.trunk(fold_time(clip))  # (N·T, D, h, w)
+        features = unfold_time(maps.mean(axis=[2, 3]), clip.shape[2]).mean(axis=1)  # (N, D)
         return self.fc(self.dropout(features))
 
     def train(self) -> None:

@@ -1,0 +1,277 @@
+"""ECO's online mode against its schedule, with the frames kept and the whole network run."""
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from paddlevid.models import create_model
+from paddlevid.models.eco import ECO
+from paddlevid.stream import ECOStream, thin_out
+
+# Frames kept of each queue, the oldest first, after 1, 2, ... queues of 16 (specification, 2.7).
+SCHEDULE = [[16], [8, 8], [4, 4, 8], [2, 2, 4, 8], [1, 1, 2, 4, 8]]
+
+
+def eco(name: str = "eco_full") -> ECO:
+    """A narrow network whose scores tell frames and their order apart."""
+    paddle.seed(0)
+    model = create_model(name, num_classes=4, width=4)
+    rng = np.random.default_rng(1)
+    for layer in model.sublayers():
+        if isinstance(layer, (nn.Conv2D, nn.Conv3D)):
+            shape = layer.weight.shape
+            values = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+            layer.weight.set_value(values.astype(np.float32))
+    weight = rng.normal(0, 100, model.fc.weight.shape)  # scores far from 1 / K
+    model.fc.weight.set_value(weight.astype(np.float32))
+    model.eval()
+    return model
+
+
+def frames(num: int, seed: int = 0) -> np.ndarray:
+    """Frames of one colour each on the left and another on the right: uint8 (T, 16, 16, 3)"""
+    colours = np.random.default_rng(seed).integers(0, 256, (num, 1, 2, 3)).astype(np.uint8)
+    return colours.repeat(16, axis=1).repeat(8, axis=2)
+
+
+def one_view(clip, rng):
+    """uint8 (1, H, W, 3) -> float32 (1, 3, 1, H, W)"""
+    assert (clip.dtype, clip.shape[0], clip.shape[3]) == (np.uint8, 1, 3)
+    return clip.transpose(3, 0, 1, 2)[None].astype(np.float32) / 128 - 1
+
+
+def two_views(clip, rng):
+    view = one_view(clip, rng)
+    return np.concatenate([view, view[..., ::-1]])
+
+
+def thinned(block: list, count: int) -> list:
+    return [block[round(float(place))] for place in np.linspace(0, len(block) - 1, count)]
+
+
+def kept_frames(num_queues: int) -> list[list[int]]:
+    """The numbers of the frames in the memory after each queue of 16."""
+    blocks, kept = [], []
+    for number in range(num_queues):
+        blocks.append(list(range(16 * number, 16 * number + 16)))
+        blocks = blocks[-5:]
+        counts = SCHEDULE[min(number, 4)]
+        blocks = [thinned(block, count) for block, count in zip(blocks, counts, strict=True)]
+        kept.append(sum(blocks, []))
+    return kept
+
+
+def scores_of(model: ECO, clip: np.ndarray, transform=one_view) -> np.ndarray:
+    """Softmax of the whole network's logits for frames (T, H, W, 3), averaged over views."""
+    views = np.concatenate([transform(frame[None], None) for frame in clip], axis=2)
+    with paddle.no_grad():
+        logits = model(paddle.to_tensor(views)).numpy().astype(np.float64).mean(axis=0)
+    exponents = np.exp(logits - logits.max())
+    return exponents / exponents.sum()
+
+
+def pushed(stream: ECOStream, video: np.ndarray) -> list[np.ndarray]:
+    """The scores that come when frames are pushed one by one."""
+    return [scores for scores in map(stream.push, video) if scores is not None]
+
+
+# --- the memory -----------------------------------------------------------------------------------
+
+
+def test_sixteen_frames_are_shared_as_in_the_authors_script():
+    blocks = []
+    for number in range(8):
+        queue = list(range(100 * number, 100 * number + 16))
+        blocks = thin_out([*blocks, queue], 16, 5)
+        assert [len(block) for block in blocks] == SCHEDULE[min(number, 4)]
+        assert [block[0] // 100 for block in blocks] == list(range(max(0, number - 4), number + 1))
+
+
+def test_the_frames_kept_are_those_of_the_schedule():
+    blocks = []
+    for number, expected in enumerate(kept_frames(9)):
+        blocks = thin_out([*blocks, list(range(16 * number, 16 * number + 16))], 16, 5)
+        assert sum(blocks, []) == expected
+    assert expected[-8:] == [128, 130, 132, 134, 137, 139, 141, 143]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (1, [[1], [1], [1]]),
+        (2, [[2], [1, 1], [1, 1]]),
+        (3, [[3], [1, 2], [1, 2]]),
+        (4, [[4], [2, 2], [1, 1, 2], [1, 1, 2]]),
+        (8, [[8], [4, 4], [2, 2, 4], [1, 1, 2, 4], [1, 1, 2, 4]]),
+        (12, [[12], [6, 6], [3, 3, 6], [1, 2, 3, 6], [1, 2, 3, 6]]),
+        (32, [[32], [16, 16], [8, 8, 16], [4, 4, 8, 16], [2, 2, 4, 8, 16], [2, 2, 4, 8, 16]]),
+    ],
+)
+def test_other_numbers_of_frames_are_halved_likewise(size, expected):
+    blocks = []
+    for counts in expected:
+        blocks = thin_out([*blocks, list(range(size))], size, 5)
+        assert [len(block) for block in blocks] == counts
+
+
+@pytest.mark.parametrize("max_blocks", [1, 2, 3, 5, 8])
+def test_the_memory_is_always_full_in_order_and_half_new(max_blocks):
+    for size in range(1, 41):
+        blocks = []
+        for number in range(10):
+            queue = list(range(size * number, size * number + size))
+            blocks = thin_out([*blocks, queue], size, max_blocks)
+            kept = sum(blocks, [])
+            assert len(kept) == size
+            assert kept == sorted(set(kept))  # no frame twice
+            assert 1 <= len(blocks) <= min(number + 1, max_blocks)
+            assert all(blocks)
+            new = sum(frame >= size * number for frame in kept)
+            assert new == (size if len(blocks) == 1 else (size + 1) // 2)
+
+
+def test_one_block_keeps_nothing_old():
+    assert thin_out([[1, 2, 3, 4], [5, 6, 7, 8]], 4, 1) == [[5, 6, 7, 8]]
+
+
+# --- the scores -----------------------------------------------------------------------------------
+
+
+def test_scores_come_with_every_nth_frame():
+    stream = ECOStream(eco("eco_lite"), 3, one_view)
+    came = [stream.push(frame) is not None for frame in frames(10)]
+    assert came == [False, False, True] * 3 + [False]
+
+
+@pytest.mark.parametrize(
+    ("name", "transform"), [("eco_full", one_view), ("eco_lite", one_view), ("eco_full", two_views)]
+)
+def test_scores_are_the_running_mean_of_the_whole_network_on_the_memory(name, transform):
+    model, video = eco(name), frames(16 * 7)
+    got = pushed(ECOStream(model, 16, transform), video)
+    running, newest = None, []
+    for kept in kept_frames(7):
+        newest.append(scores_of(model, video[kept], transform))
+        running = newest[-1] if running is None else (running + newest[-1]) / 2
+        np.testing.assert_allclose(got[len(newest) - 1], running, rtol=0, atol=1e-5)
+    assert np.abs(running - newest[-1]).max() > 0.005  # the mean differs from the last alone
+    assert got[0].shape == (4,)
+    assert np.sum(got, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_views_change_the_scores():
+    model, video = eco(), frames(8)
+    one, two = (pushed(ECOStream(model, 8, view), video)[0] for view in (one_view, two_views))
+    assert np.abs(one - two).max() > 0.005
+
+
+def test_the_history_matters_for_the_scores():
+    model = eco()
+    video, other = frames(32), frames(16, seed=1)
+    first = pushed(ECOStream(model, 16, one_view), video)[-1]
+    second = pushed(ECOStream(model, 16, one_view), np.concatenate([other, video[16:]]))[-1]
+    assert np.abs(first - second).max() > 0.005
+
+
+def test_with_one_block_the_history_is_in_the_running_mean_only():
+    model, video = eco(), frames(24)
+    got = pushed(ECOStream(model, 8, one_view, max_blocks=1), video)
+    first, second, third = (scores_of(model, video[i : i + 8]) for i in (0, 8, 16))
+    np.testing.assert_allclose(got[2], first / 4 + second / 4 + third / 2, rtol=0, atol=1e-5)
+
+
+def test_the_2d_part_runs_once_a_frame_and_the_3d_part_once_a_queue():
+    model = eco()
+    frames_2d, volumes = [], []
+    model.conv1.register_forward_pre_hook(lambda _, inputs: frames_2d.append(inputs[0].shape[0]))
+    model.tail.register_forward_pre_hook(lambda _, inputs: volumes.append(list(inputs[0].shape)))
+    pushed(ECOStream(model, 4, one_view), frames(14))
+    assert frames_2d == [1] * 14
+    assert volumes == [[1, 6, 4, 2, 2]] * 3
+
+
+def test_a_reset_stream_forgets_all():
+    model = eco()
+    stream = ECOStream(model, 4, one_view)
+    pushed(stream, frames(11))  # scores, a memory and a queue that is not full
+    stream.reset()
+    fresh = pushed(ECOStream(model, 4, one_view), frames(9, seed=1))
+    np.testing.assert_array_equal(pushed(stream, frames(9, seed=1)), fresh)
+
+
+def test_scores_that_the_caller_changes_are_not_the_streams():
+    video = frames(8)
+    plain, changed = (ECOStream(eco("eco_lite"), 4, one_view) for _ in range(2))
+    expected = pushed(plain, video)
+    for frame in video[:4]:
+        scores = changed.push(frame)
+    scores[:] = 0
+    np.testing.assert_array_equal(pushed(changed, video[4:])[-1], expected[-1])
+
+
+def test_streams_of_one_network_do_not_know_each_other():
+    model = eco()
+    videos = frames(8), frames(8, seed=1)
+    streams = [ECOStream(model, 4, one_view) for _ in videos]
+    mixed = [[stream.push(f) for stream, f in zip(streams, pair, strict=True)]
+             for pair in zip(*videos, strict=True)]  # fmt: skip
+    for i, video in enumerate(videos):
+        alone = pushed(ECOStream(model, 4, one_view), video)
+        np.testing.assert_array_equal([mixed[3][i], mixed[7][i]], alone)
+
+
+def test_the_network_is_put_into_evaluation_mode_and_gets_no_gradients():
+    model = eco()
+    model.train()
+    before = {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
+    stream = ECOStream(model, 2, one_view)
+    assert not any(layer.training for layer in model.sublayers())
+    pushed(stream, frames(4))
+    for name, tensor in model.state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), before[name])
+    maps, vectors = stream._blocks[0][0]
+    assert maps.stop_gradient
+    assert vectors.stop_gradient
+
+
+def test_the_memory_does_not_grow():
+    stream = ECOStream(eco("eco_lite"), 4, one_view)
+    for number, frame in enumerate(frames(40)):
+        stream.push(frame)
+        assert len(stream._queue) == (number + 1) % 4
+        assert sum(map(len, stream._blocks)) == (4 if number >= 3 else 0)
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def test_another_network_is_refused():
+    model = create_model("tsn_r18", num_classes=2, width=8)
+    with pytest.raises(ValueError, match="ECOStream needs an eco_lite or eco_full, not TSN"):
+        ECOStream(model, 4, one_view)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "max_blocks", "message"),
+    [(0, 5, "num_frames = 0 and .* at least 1"), (4, 0, "max_blocks = 0 need at least 1")],
+)
+def test_numbers_below_one_are_refused(num_frames, max_blocks, message):
+    with pytest.raises(ValueError, match=message):
+        ECOStream(eco("eco_lite"), num_frames, one_view, max_blocks)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (np.zeros((16, 16, 3), np.float32), r"got float32 \(16, 16, 3\)"),
+        (np.zeros((16, 16), np.uint8), r"got uint8 \(16, 16\)"),
+        (np.zeros((16, 16, 4), np.uint8), r"got uint8 \(16, 16, 4\)"),
+        (np.zeros((1, 16, 16, 3), np.uint8), r"needs a frame as uint8 \(H, W, 3\), got uint8 \(1,"),
+    ],
+)
+def test_anything_else_than_a_frame_is_refused(frame, message):
+    stream = ECOStream(eco("eco_lite"), 2, one_view)
+    with pytest.raises(ValueError, match=message):
+        stream.push(frame)
+    assert stream.push(frames(1)[0]) is None  # the refused one does not count

@@ -1,245 +1,29 @@
-"""The lists: labels, official and seeded splits, and what is said when something is amiss."""
+"""The tool: its command line, its exit codes, and the official splits."""
 
 import os
 import pickle
-import random
 import subprocess
 import sys
-from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
+from test_lists import BROKEN, PICTURE, fill, fill_pickles, hmdb, listed, make, ucf
 
 from data_tools import data_list_gener as tool
-from paddlevid.data.dataset import read_list
-
-PICTURE = cv2.imencode(".jpg", np.full((16, 16, 3), 90, np.uint8))[1].tobytes()
-BROKEN = b"not a video"
+from paddlevid import lists
+from paddlevid.data.split import SIDES
 
 
-@pytest.fixture(scope="session")
-def video(tmp_path_factory):
-    path = tmp_path_factory.mktemp("video") / "clip.avi"
-    codec = cv2.VideoWriter.fourcc(*"MJPG")
-    writer = cv2.VideoWriter(str(path), cv2.CAP_OPENCV_MJPEG, codec, 25, (32, 32))
-    for level in range(5):
-        writer.write(np.full((32, 32, 3), 40 * level, np.uint8))
-    writer.release()
-    return path.read_bytes()
-
-
-def fill(source, clips, content):
-    """Write a file for each clip: {class: file names}."""
-    for class_name, names in clips.items():
-        for name in names:
-            path = source / class_name / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-    return source
-
-
-def fill_pickles(source, labels, num_clips=4):
-    for class_name, label in labels.items():
-        for clip in range(num_clips):
-            name = f"c{clip}"
-            fill(source, {class_name: [f"{name}.pkl"]}, pickle.dumps((name, label, [PICTURE] * 3)))
-    return source
-
-
-def ucf(class_name, groups, clips=2):
-    pairs = [(g, c) for g in range(1, groups + 1) for c in range(1, clips + 1)]
-    return [f"v_{class_name}_g{g:02d}_c{c:02d}.avi" for g, c in pairs]
-
-
-def hmdb(films, action, clips=2):
-    return [f"{film}_{action}_u_nm_np1_ba_goo_{n}.avi" for film in films for n in range(clips)]
+@pytest.fixture
+def video(video):
+    """The content of an .avi of 20 frames."""
+    return video.read_bytes()
 
 
 def run(*arguments):
     return tool.main([*map(str, arguments), "--workers", "1"])
 
 
-def listed(target, side):
-    """{clip name: label} of a list."""
-    file = target / f"{side}.list"
-    return {s.path.name: s.label for s in read_list(file)} if file.exists() else {}
-
-
-# --- splitting ------------------------------------------------------------------------------------
-
-
-def sizes(labels, sides, num_sides=3):
-    table = np.zeros((max(labels) + 1, num_sides), int)
-    np.add.at(table, (labels, sides), 1)
-    return table.tolist()
-
-
-def test_clips_of_a_group_are_on_one_side_and_shares_come_near():
-    rng = np.random.default_rng(0)
-    labels, groups = [], []
-    for label in range(20):
-        for group in range(25):
-            num_clips = int(rng.integers(4, 8))
-            labels += [label] * num_clips
-            groups += [f"{label}/{group}"] * num_clips
-    sides = tool.split_groups(labels, groups, (80, 10, 10), 0)
-    assert len(set(zip(groups, sides.tolist(), strict=True))) == len(set(groups))
-    shares = np.array(sizes(labels, sides))
-    shares = shares / shares.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(shares, np.tile([0.8, 0.1, 0.1], (20, 1)), atol=0.05)
-
-
-def test_clips_without_a_group_are_split_exactly():
-    labels = [0] * 100 + [1] * 10
-    sides = tool.split_groups(labels, [str(n) for n in range(110)], (80, 10, 10), 0)
-    assert sizes(labels, sides) == [[80, 10, 10], [8, 1, 1]]
-
-
-def test_a_split_depends_on_the_seed_and_not_on_the_order():
-    clips = [(n % 3, f"{n % 3}/{n // 6}") for n in range(120)]
-    first = tool.split_groups(*zip(*clips, strict=True), (80, 10, 10), 0)
-    mixed = list(range(120))
-    random.Random(1).shuffle(mixed)
-    again = tool.split_groups(*zip(*(clips[n] for n in mixed), strict=True), (80, 10, 10), 0)
-    np.testing.assert_array_equal(again, first[mixed])
-    other = tool.split_groups(*zip(*clips, strict=True), (80, 10, 10), 1)
-    assert not np.array_equal(other, first)
-
-
-@pytest.mark.parametrize("clips_of_first", [1, 50])
-def test_three_groups_are_enough_for_three_sides(clips_of_first):
-    groups = ["a"] * clips_of_first + ["b", "c"]
-    for seed in range(10):
-        sides = tool.split_groups([0] * len(groups), groups, (98, 1, 1), seed)
-        assert set(sides.tolist()) == {0, 1, 2}
-
-
-@pytest.mark.parametrize(("groups", "expected"), [("a", {0}), ("ab", {0, 2}), ("abc", {0, 1, 2})])
-def test_too_few_groups_fill_train_then_test_then_val(groups, expected):
-    for shares in ((80, 10, 10), (10, 80, 10)):
-        assert set(tool.split_groups([0] * len(groups), groups, shares, 0).tolist()) == expected
-
-
-def test_a_group_of_several_classes_is_on_one_side_in_all_of_them():
-    labels = [0, 1, 0, 0, 0, 1, 1, 1] * 3
-    groups = ["both", "both", "a", "b", "c", "d", "e", "f"] * 3
-    for seed in range(10):
-        sides = tool.split_groups(labels, groups, (60, 20, 20), seed)
-        assert len(set(sides[np.array(groups) == "both"].tolist())) == 1
-        assert np.array(sizes(labels, sides)).min() >= 1
-
-
-def test_a_side_without_a_share_gets_nothing():
-    sides = tool.split_groups([0] * 9, list("abcdefghi"), (2, 0, 1), 0)
-    assert sizes([0] * 9, sides) == [[6, 0, 3]]
-
-
-@pytest.mark.parametrize(
-    ("clip", "class_name", "group"),
-    [
-        ("v_Archery_g08_c01", "Archery", "archery/g08"),
-        ("v_HandStandPushups_G01_c02", "HandstandPushups", "handstandpushups/g01"),
-        ("April_09_brush_hair_u_nm_np1_ba_goo_0", "brush_hair", "april_09"),
-        ("Fast_run_away_run_f_cm_np2_le_med_3", "run", "fast_run_away"),
-        ("my_walk_01", "walk", "walk/my_walk_01"),
-    ],
-)
-def test_names_tell_the_source_video(clip, class_name, group):
-    assert tool.source_video(clip, class_name) == group
-
-
-# --- lists ----------------------------------------------------------------------------------------
-
-
-def test_videos_get_labels_in_natural_order_and_relative_paths(tmp_path, video, capsys):
-    clips = {f"class{n}": ucf(f"class{n}", 4) for n in (10, 2, 1)}
-    clips["class1"].append("ODD.MP4")
-    source = fill(tmp_path / "videos", clips, video)
-    (source / "class1" / ".half.avi").write_bytes(video)
-    assert run(source, tmp_path / "lists") == 0
-    target = tmp_path / "lists"
-    assert (target / "classes.txt").read_text() == "class1\nclass2\nclass10\n"
-    labels = listed(target, "train") | listed(target, "val") | listed(target, "test")
-    assert len(labels) == 25 and labels["v_class10_g01_c01.avi"] == 2
-    lines = (target / "val.list").read_text().splitlines()
-    assert all(line.startswith("../videos/") for line in lines)
-    assert (target / "clips.png").read_bytes().startswith(b"\x89PNG")
-    assert {path.name for path in target.iterdir()} == {
-        "train.list", "val.list", "test.list", "classes.txt", "clips.png"
-    }  # fmt: skip
-    printed = capsys.readouterr().out
-    assert "    2       4       2       2       8   class10\n" in printed
-    assert "frames per clip: 5 to 5, median 5" in printed
-    os.rename(tmp_path / "videos", tmp_path / "moved")
-    (tmp_path / "x").mkdir()
-    os.rename(tmp_path / "moved", tmp_path / "x" / "videos")
-    os.rename(target, tmp_path / "x" / "lists")
-    assert all(s.path.exists() for s in read_list(tmp_path / "x" / "lists" / "train.list"))
-
-
-def test_pickles_have_their_labels_inside(tmp_path):
-    source = fill_pickles(tmp_path / "pkl", {"walk": 0, "run": 1})
-    (source / "classes.txt").write_text("walk\nrun\n")
-    target = source / "lists"  # inside SOURCE, and still no class
-    for _ in range(2):
-        assert run(source, target) == 0
-        assert (target / "classes.txt").read_text() == "walk\nrun\n"
-        lines = (target / "train.list").read_text().splitlines()
-        assert len(lines) == 4 and all(line.endswith(".pkl") for line in lines)
-
-
-def test_folders_of_frames_are_clips(tmp_path):
-    clips = {"walk": [f"c {n}/0000{f}.jpg" for n in range(3) for f in range(2)]}
-    source = fill(tmp_path / "frames", clips, PICTURE)
-    assert run(source, tmp_path / "lists") == 0
-    samples = [s for side in tool.SIDES for s in read_list(tmp_path / "lists" / f"{side}.list")]
-    assert sorted(s.path.name for s in samples) == ["c 0", "c 1", "c 2"]
-    assert all(s.path.is_dir() and s.label == 0 for s in samples)
-
-
-def test_lists_work_through_a_symbolic_link(tmp_path, video):
-    source = fill(tmp_path / "videos", {"walk": ["a.avi"]}, video)
-    (tmp_path / "far" / "away").mkdir(parents=True)
-    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
-    assert run(source, tmp_path / "link") == 0
-    assert read_list(tmp_path / "link" / "train.list")[0].path.exists()
-
-
-def test_bad_clips_are_named_and_left_out(tmp_path, video, capsys):
-    source = fill(tmp_path / "videos", {"walk": ["a.avi", "b.avi", "c.avi", "d.avi"]}, video)
-    (source / "walk" / "b.avi").write_bytes(BROKEN)
-    (source / "walk" / "c.avi").write_bytes(b"")
-    target = tmp_path / "lists"
-    target.mkdir()
-    (target / "val.list").write_text("of an earlier run\n")
-    assert run(source, target) == 1
-    lines = (target / "bad_samples.txt").read_text().splitlines()
-    assert [line.split("\t")[0] for line in lines] == [f"../videos/walk/{n}.avi" for n in "bc"]
-    assert lines[1].endswith("\tis empty")
-    assert sorted([*listed(target, "train"), *listed(target, "test")]) == ["a.avi", "d.avi"]
-    assert not (target / "val.list").exists()
-    printed = capsys.readouterr().out
-    assert "2 clips cannot be read" in printed and "c.avi: is empty" in printed
-    assert "val.list is not written" in printed
-    assert "val.list has no clips of walk: too few clips or source videos" in printed
-
-
-def test_a_pickle_whose_frames_are_gone_is_bad(tmp_path):
-    source = fill_pickles(tmp_path / "pkl", {"walk": 0})
-    (source / "walk" / "c0.pkl").write_bytes(pickle.dumps(("c0", 0, ["gone/1.jpg"])))
-    assert run(source, tmp_path / "lists") == 1
-    assert "cannot read its frame" in (tmp_path / "lists" / "bad_samples.txt").read_text()
-
-
-def test_a_class_without_clips_is_warned_of_and_keeps_its_label(tmp_path, video, capsys):
-    source = fill(tmp_path / "videos", {"walk": ["a.avi"]}, video)
-    (source / "empty").mkdir()
-    assert run(source, tmp_path / "lists") == 0
-    assert "warning: classes without a clip, which keep their labels: empty" in (
-        capsys.readouterr().out
-    )
-    assert listed(tmp_path / "lists", "train") == {"a.avi": 1}
+# --- shares ---------------------------------------------------------------------------------------
 
 
 def test_the_tool_runs_as_a_script_with_workers(tmp_path, video):
@@ -251,7 +35,24 @@ def test_the_tool_runs_as_a_script_with_workers(tmp_path, video):
         capture_output=True, text=True, check=False, cwd=tmp_path, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert [len(listed(tmp_path / "lists", side)) for side in tool.SIDES] == [4, 4, 4]
+    assert [len(listed(tmp_path / "lists", side)) for side in SIDES] == [4, 4, 4]
+
+
+def test_shares_and_seed_are_those_of_the_flags(tmp_path, video):
+    source = fill(tmp_path / "videos", {"walk": [f"{n}.avi" for n in range(20)]}, video)
+    assert run(source, tmp_path / "a", "--split", "60:20:20", "--seed", "3") == 0
+    assert make(source, tmp_path / "b", shares=(60, 20, 20), seed=3)
+    assert make(source, tmp_path / "c", shares=(60, 20, 20), seed=4)
+    a, b, c = ([listed(tmp_path / folder, side) for side in SIDES] for folder in "abc")
+    assert a == b != c
+
+
+def test_a_clip_that_cannot_be_read_is_code_1(tmp_path, video, capsys):
+    source = fill(tmp_path / "videos", {"walk": ["a.avi", "b.avi"]}, video)
+    (source / "walk" / "b.avi").write_bytes(BROKEN)
+    assert run(source, tmp_path / "lists") == 1
+    assert listed(tmp_path / "lists", "train") == {"a.avi": 0}
+    assert "1 clips cannot be read and are in no list" in capsys.readouterr().out
 
 
 # --- official splits ------------------------------------------------------------------------------
@@ -384,23 +185,6 @@ def fails(capsys, *arguments):
     return last
 
 
-def test_a_source_without_classes_or_clips_is_an_error(tmp_path, capsys):
-    source = tmp_path / "videos"
-    source.mkdir()
-    assert "has no class folders" in fails(capsys, source, tmp_path / "lists")
-    (source / "walk").mkdir()
-    (source / "run").mkdir()
-    error = fails(capsys, source, tmp_path / "lists")
-    assert error.endswith("have no clips: run, walk")
-    assert not (tmp_path / "lists").exists()
-
-
-def test_several_kinds_of_clips_are_an_error(tmp_path, video, capsys):
-    source = fill(tmp_path / "videos", {"walk": ["a.avi", "b.pkl"]}, video)
-    error = fails(capsys, source, tmp_path / "lists")
-    assert "mixes" in error and "a.avi" in error and "b.pkl" in error
-
-
 def test_a_label_that_is_not_its_class_folders_is_an_error(tmp_path, capsys):
     source = fill_pickles(tmp_path / "pkl", {"run": 0, "walk": 5}, num_clips=50)
     assert tool.main([str(source), str(tmp_path / "lists"), "--workers", "2"]) == 1
@@ -410,47 +194,17 @@ def test_a_label_that_is_not_its_class_folders_is_an_error(tmp_path, capsys):
     assert not list((tmp_path / "lists").iterdir())
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"run\n", "classes.txt lacks the class folder 'walk'"),
-        (b"walk\nwalk\n", "classes.txt has 'walk' twice"),
-        (b"\xff\xfe\xfa", "classes.txt is not UTF-8 text"),
-    ],
-)
-def test_a_classes_file_that_does_not_fit_is_an_error(tmp_path, video, capsys, content, message):
-    source = fill(tmp_path / "videos", {"walk": ["a.avi"]}, video)
-    (source / "classes.txt").write_bytes(content)
-    assert message in fails(capsys, source, tmp_path / "lists")
-
-
 def test_a_target_that_cannot_be_written_is_an_error(tmp_path, video, capsys):
     source = fill(tmp_path / "videos", {"walk": ["a.avi"]}, video)
     (tmp_path / "file").write_text("")
     assert "file" in fails(capsys, source, tmp_path / "file")
 
 
-def test_no_readable_clip_is_an_error(tmp_path, capsys):
-    source = fill(tmp_path / "videos", {"walk": ["a.avi"]}, BROKEN)
-    assert "none of the 1 clips can be read" in fails(capsys, source, tmp_path / "lists")
-    assert [path.name for path in (tmp_path / "lists").iterdir()] == ["bad_samples.txt"]
-
-
-def test_a_clip_that_kills_its_reader_is_an_error(tmp_path, video, capsys, monkeypatch):
-    def crash(path):
-        os._exit(1)
-
-    monkeypatch.setattr(tool, "inspect_clip", crash)
-    source = fill(tmp_path / "videos", {"walk": ["a.avi", "b.avi"]}, video)
-    assert tool.main([str(source), str(tmp_path / "lists"), "--workers", "2"]) == 1
-    assert "a clip crashed its reader" in capsys.readouterr().err
-
-
 def test_an_interrupt_is_said(tmp_path, video, capsys, monkeypatch):
     def interrupt(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tool, "inspect_clip", interrupt)
+    monkeypatch.setattr(lists, "inspect_clip", interrupt)
     source = fill(tmp_path / "videos", {"walk": ["a.avi"]}, video)
     assert run(source, tmp_path / "lists") == 130
     assert "stopped; no list is written" in capsys.readouterr().err
@@ -485,11 +239,3 @@ def test_official_files_of_hmdb51_are_checked(tmp_path, video, capsys):
     assert f"{path}: needs lines `clip.avi 0|1|2`, got 'a.avi 3'" in fails(capsys, *flags)
     path.write_text("other.avi 1\n")
     assert "no clip of SOURCE is in hmdb51, split 1" in fails(capsys, *flags)
-
-
-def test_the_paths_of_another_drive_stay_absolute(monkeypatch):
-    def relpath(*_):
-        raise ValueError("path is on mount 'D:', start on mount 'C:'")
-
-    monkeypatch.setattr(os.path, "relpath", relpath)
-    assert tool._relative(Path("/videos/a.avi"), Path("/lists")) == "/videos/a.avi"

@@ -12,18 +12,29 @@ import numpy as np
 import pytest
 from conftest import frames_of, write_video
 
-from paddlevid.data.dataset import HMDB51Dataset, ListError, Sample, check_format, read_list
-from paddlevid.data.decode import DecodeError, decode
+from paddlevid.data import decode as decoding
+from paddlevid.data.dataset import (
+    HMDB51Dataset,
+    ListError,
+    Sample,
+    VideoDataset,
+    check_format,
+    list_format,
+    read_list,
+)
+from paddlevid.data.decode import DecodeError, VideoDecoder, decode
 from paddlevid.data.frames import write_frames
-from paddlevid.data.sample import DenseSampler, SegmentSampler
+from paddlevid.data.loader import Loader
+from paddlevid.data.sample import DenseSampler, LinspaceSampler, SegmentSampler
 from paddlevid.data.transform import (
     Compose,
+    JitterScale,
     Normalize,
     RandomCrop,
     RandomFlip,
     Resize,
     TenCrops,
-    ThreeCrops,
+    UniformCrop,
 )
 
 PLAIN = Compose([], Normalize((0, 0, 0), (1, 1, 1)))
@@ -153,11 +164,38 @@ def test_a_clip_that_is_gone_is_of_no_wrong_kind(tmp_path, kind):
     check_format(read_list(lines(tmp_path, "gone 0\n")), kind)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.pkl\ngone.avi 0\n", "pkl"),
+        ("gone.pkl\n", "pkl"),
+        ("frames 0\nb.avi 1\n", "jpg"),
+        ("b.avi 0\nframes 1\n", "video"),
+        ("gone.mp4 0\n", "video"),
+        ("odd.data 0\n", "video"),
+        ("gone 0\nlost 1\nframes 2\n", "jpg"),  # what is not there may be of any kind
+        ("gone 0\na.pkl 1\n", "pkl"),
+        ("gone 0\nlost 1\n", "video"),
+    ],
+)
+def test_the_format_of_a_list_is_told_by_its_first_clip_that_is_there(tmp_path, text, expected):
+    pkl(tmp_path / "a.pkl")
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "odd.data").touch()
+    samples = read_list(lines(tmp_path, text))
+    assert list_format(samples) == expected
+    check_format(samples[:1], expected)
+
+
 # --- labels ---------------------------------------------------------------------------------------
 
 
 def dataset_of(samples, transform=PLAIN, sampler=None, **options) -> HMDB51Dataset:
     return HMDB51Dataset(samples, sampler or SegmentSampler(3), transform, **options)
+
+
+def videos_of(samples, transform=PLAIN, sampler=None, **options) -> VideoDataset:
+    return VideoDataset(samples, sampler or SegmentSampler(3), transform, **options)
 
 
 @pytest.mark.parametrize(
@@ -172,9 +210,19 @@ def dataset_of(samples, transform=PLAIN, sampler=None, **options) -> HMDB51Datas
 )  # fmt: skip
 def test_a_label_that_does_not_fit_is_an_error_that_names_the_line(tmp_path, line, message):
     samples = read_list(lines(tmp_path, f"b.avi 4\n{line}\n"))
-    with pytest.raises(ListError, match=message):
-        dataset_of(samples, num_classes=5)
-    assert len(dataset_of(samples)) == 2
+    for make in (dataset_of, videos_of):
+        with pytest.raises(ListError, match=message):
+            make(samples, num_classes=5)
+        assert len(make(samples)) == 2
+
+
+def test_a_list_of_videos_has_its_labels_in_its_lines_even_for_a_pickle(tmp_path):
+    pkl(tmp_path / "a.pkl", 3)
+    samples = read_list(lines(tmp_path, "a.pkl 1\na.pkl\n"))
+    assert videos_of(samples[:1], num_classes=4).fetch(0).label == 1
+    with pytest.raises(ListError, match=r"some\.list, line 2: needs `path label`, got 'a\.pkl'"):
+        videos_of(samples, num_classes=4)
+    assert videos_of(samples).fetch(1).label == -1  # the one inside is not looked at
 
 
 def test_the_label_of_a_pickle_is_inside_unless_the_list_says_another(tmp_path):
@@ -230,7 +278,102 @@ def test_a_frame_smaller_than_the_crop_is_a_bad_clip(video):
     assert "clip.avi: ValueError: cannot crop 99x99 from frames of 64x48" in data.fetch(0).problem
 
 
+# --- reading --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [videos_of, dataset_of])
+def test_a_line_with_and_one_without_a_suffix_name_the_same_video(tmp_path, video, make):
+    data = make(read_list(lines(tmp_path, "clip.avi 2\nclip 1\n")), num_classes=3)
+    views, label = data[0]
+    assert views.shape == (1, 3, 3, 48, 64) and views.dtype == np.float32
+    np.testing.assert_array_equal(views[0], PLAIN.normalize(decode(video, [3, 10, 16])))
+    np.testing.assert_array_equal(data.fetch(1).views, views)
+    assert (label, data.fetch(1).label) == (2, 1)
+
+
+def test_the_frames_are_those_of_the_decoder_and_its_rate_goes_to_the_sampler(video):
+    asked = []
+
+    def decoder(path, choose):
+        indices = choose(600, 60.0)
+        asked.append((path, indices.tolist()))
+        return np.full((len(indices), 8, 8, 3), 51, np.uint8)
+
+    sampler = LinspaceSampler(4, 10)
+    data = videos_of([Sample(video, 0)], PLAIN, sampler, decoder=decoder, num_clips=2)
+    views, _ = data[0]
+    assert views.shape == (2, 3, 4, 8, 8) and np.allclose(views, 0.2)
+    assert asked == [
+        (video, sampler(600, None, 0.25, 60.0).tolist()),
+        (video, sampler(600, None, 0.75, 60.0).tolist()),
+    ]
+    assert asked[0][1] != sampler(600, None, 0.25).tolist()
+
+
+def test_the_rate_of_a_real_video_decides_which_frames_are_taken(tmp_path):
+    frames = frames_of(40)
+    slow, fast = (write_video(tmp_path / f"{fps}.avi", frames, fps=fps) for fps in (15, 60))
+    data = videos_of([Sample(slow), Sample(fast)], PLAIN, LinspaceSampler(3, 5))
+    for index, (path, wanted) in enumerate([(slow, [16, 19, 22]), (fast, [5, 19, 34])]):
+        expected = PLAIN.normalize(decode(path, wanted))
+        np.testing.assert_array_equal(data.fetch(index).views[0], expected)
+
+
+def test_a_backend_can_be_chosen(video, monkeypatch):
+    monkeypatch.delitem(decoding.BACKENDS, "pyav")
+    views = videos_of([Sample(video)], decoder=VideoDecoder("opencv")).fetch(0).views
+    np.testing.assert_array_equal(views[0], PLAIN.normalize(decode(video, [3, 10, 16], "opencv")))
+
+
+# --- classes that are not mirrored ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [videos_of, dataset_of])
+@pytest.mark.parametrize("train", [True, False])
+def test_clips_of_classes_that_are_not_mirrored_are_never_mirrored_and_others_are(
+    tmp_path, video, make, train
+):
+    samples = [Sample(video, label) for label in range(4)] + [Sample(video)]
+    flips = Compose([RandomFlip(1.0)], PLAIN.normalize)
+    data = make(samples, flips, DenseSampler(20), train=train, no_flip=[1, 3])
+    plain = PLAIN(decode(video, np.arange(20)), np.random.default_rng(0))
+    for index, mirrored in enumerate([True, False, True, False, True]):
+        views = data.fetch(index, 3).views
+        np.testing.assert_array_equal(views, plain[..., ::-1] if mirrored else plain)
+
+
+def test_a_class_that_is_not_mirrored_is_known_by_the_label_inside_its_pickle(tmp_path):
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:, :32] = 255
+    encoded = cv2.imencode(".png", image)[1].tobytes()
+    clips = [pkl(tmp_path / f"{label}.pkl", label, [encoded] * 4) for label in (0, 1)]
+    flips = Compose([RandomFlip(1.0)], PLAIN.normalize)
+    data = dataset_of([Sample(clip) for clip in clips], flips, num_classes=2, no_flip={1})
+    left = [float(data.fetch(index).views[..., :32].mean()) for index in (0, 1)]
+    assert left == [0.0, 1.0]
+
+
 # --- draws ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [videos_of, dataset_of])
+def test_the_loaders_processes_draw_what_this_one_draws(video, make):
+    steps = [JitterScale(44, 60), RandomCrop(40), RandomFlip()]
+    transform = Compose(steps, PLAIN.normalize)
+    samples = [Sample(video, number % 2) for number in range(4)]
+    data = make(
+        samples, transform, LinspaceSampler(3, 2, 25.0), decoder=VideoDecoder("pyav"),
+        num_classes=2, train=True, seed=9, no_flip=[1],
+    )  # fmt: skip
+    batches = []
+    for num_workers in (0, 1):
+        with Loader(data, 4, num_workers=num_workers) as loader:
+            batches += loader.batches(epoch=2)
+    here, there = batches
+    assert here.clips.shape == (4, 3, 3, 40, 40)
+    np.testing.assert_array_equal(here.clips, there.clips)
+    assert here.labels.tolist() == there.labels.tolist() == [0, 1, 0, 1]
+    assert len({clip.tobytes() for clip in here.clips}) == 4
 
 
 def test_a_draw_depends_on_seed_epoch_and_index_only(video):
@@ -272,7 +415,8 @@ def test_evaluation_is_the_same_whatever_the_epoch(video):
 # --- one clip, four forms -------------------------------------------------------------------------
 
 
-def test_video_folder_and_both_kinds_of_pickle_are_the_same_clip(tmp_path):
+@pytest.mark.parametrize("make", [videos_of, dataset_of])
+def test_video_folder_and_both_kinds_of_pickle_are_the_same_clip(tmp_path, make):
     frames = frames_of(12)
     frames[:, 8:24, 8:32] = 40  # without colours a JPEG loses little
     video = write_video(tmp_path / "clip.avi", frames)
@@ -281,7 +425,7 @@ def test_video_folder_and_both_kinds_of_pickle_are_the_same_clip(tmp_path):
     files = sorted(folder.iterdir())
     embedded = pkl(tmp_path / "embedded.pkl", frames=[file.read_bytes() for file in files])
     paths = pkl(tmp_path / "paths.pkl", frames=[f"clip/{file.name}" for file in files])
-    data = dataset_of([Sample(path, 0) for path in (video, folder, paths, embedded)])
+    data = make([Sample(path, 0) for path in (video, folder, paths, embedded)])
     from_video, *others = (data.fetch(index).views for index in range(4))
     assert from_video.shape == (1, 3, 3, 48, 64)
     for other in others:
@@ -293,16 +437,17 @@ def test_video_folder_and_both_kinds_of_pickle_are_the_same_clip(tmp_path):
 # --- views ----------------------------------------------------------------------------------------
 
 
-def test_views_are_the_crops_of_the_first_clip_then_of_the_second(video):
-    crops = Compose([Resize(40, 64)], PLAIN.normalize, ThreeCrops(40))
-    data = dataset_of([Sample(video, 0)], crops, DenseSampler(4, 2), num_clips=2)
+@pytest.mark.parametrize("make", [videos_of, dataset_of])
+def test_views_are_the_crops_of_the_first_clip_then_of_the_second(video, make):
+    crops = Compose([Resize(40, 64)], PLAIN.normalize, UniformCrop(40))
+    data = make([Sample(video, 0)], crops, DenseSampler(4, 2), num_clips=2)
     views = data.fetch(0).views
     assert views.shape == (6, 3, 4, 40, 40)
     frames = data.transform.steps[0]
     expected = [
         PLAIN.normalize(view)
         for start in (3, 9)  # a quarter and three quarters of the 13 frames that are to spare
-        for view in ThreeCrops(40)(frames(decode(video, start + 2 * np.arange(4))))
+        for view in UniformCrop(40)(frames(decode(video, start + 2 * np.arange(4))))
     ]
     np.testing.assert_array_equal(views, expected)
     ten = dataset_of([Sample(video, 0)], Compose([], PLAIN.normalize, TenCrops(40)), num_clips=3)

@@ -5,6 +5,8 @@ import pickle
 import re
 import struct
 import wave
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -14,7 +16,7 @@ import pytest
 from conftest import frames_of, write_video
 
 from paddlevid.data import decode as module
-from paddlevid.data.decode import DecodeError, count_frames, decode, decode_sampled
+from paddlevid.data.decode import DecodeError, VideoDecoder, count_frames, decode
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 B_FRAMES = {"bf": "2", "g": "12"}
@@ -122,25 +124,25 @@ def claim_frames(path: Path, num_frames: int) -> None:
 def test_a_header_with_a_wrong_number_of_frames_does_no_harm(video, claimed):
     claim_frames(video, claimed)
     assert count_frames(video) == 20
-    assert numbers(decode_sampled(video, lambda n: np.array([0, n - 1])), 20) == [0, 19]
+    assert numbers(VideoDecoder()(video, lambda n, fps: np.array([0, n - 1])), 20) == [0, 19]
 
 
 def test_sampling_is_asked_again_when_a_video_has_fewer_frames_than_counted(video, monkeypatch):
-    monkeypatch.setattr(module, "count_frames", lambda path: 33)
+    monkeypatch.setattr(module, "_measure", lambda path, backend: (33, 25.0))
     asked = []
 
-    def choose(num_frames):
-        asked.append(num_frames)
+    def choose(num_frames, fps):
+        asked.append((num_frames, fps))
         return [num_frames - 1]
 
-    assert numbers(decode_sampled(video, choose), 20) == [19]
-    assert asked == [33, 20]
+    assert numbers(VideoDecoder()(video, choose), 20) == [19]
+    assert asked == [(33, 25.0), (20, 25.0)]
 
 
 def test_a_video_that_yields_nothing_after_all_is_an_error(video, monkeypatch):
     monkeypatch.setattr(module, "iterate_frames", lambda path: iter(()))
     with pytest.raises(DecodeError, match=r"clip\.avi: has no frames that can be decoded"):
-        decode_sampled(video, lambda n: [n - 1])
+        VideoDecoder()(video, lambda n, fps: [n - 1])
 
 
 CUT = {
@@ -165,7 +167,7 @@ def test_a_file_that_is_cut_off_is_an_error(tmp_path, form, share):
     with pytest.raises(
         DecodeError, match=rf"{name}: (the file is cut off|cannot be decoded|has no)"
     ):
-        decode_sampled(path, lambda n: np.arange(n))
+        VideoDecoder()(path, lambda n, fps: np.arange(n))
     assert module.inspect_video(path).problem
 
 
@@ -196,7 +198,8 @@ def test_what_is_not_a_video_is_an_error_with_the_reasons_of_both_backends(tmp_p
     text = tmp_path / "text.avi"
     text.write_text("not a video\n" * 50)
     both = r"text\.avi: cannot be decoded \(pyav: Invalid data.*; opencv: no frame\)"
-    for read in (count_frames, lambda p: decode(p, [0]), lambda p: decode_sampled(p, np.arange)):
+    sampled = partial(VideoDecoder(), choose=lambda n, fps: np.arange(n))
+    for read in (count_frames, lambda p: decode(p, [0]), sampled):
         with pytest.raises(DecodeError, match=both):
             read(text)
     with pytest.raises(DecodeError, match=r"text\.avi: cannot be decoded \(opencv: no frame\)"):
@@ -314,6 +317,166 @@ def test_when_both_backends_fail_the_message_has_both_reasons(video, monkeypatch
     both = r"clip\.avi: .*pyav: a defect made for this test; opencv: another defect"
     with pytest.raises(DecodeError, match=both):
         decode(video, [0])
+
+
+# --- the decoder of a data set --------------------------------------------------------------------
+
+
+def asked_of(decoder: VideoDecoder, path: Path) -> tuple[int, float]:
+    """The number of frames and the rate that a decoder passes on."""
+    asked = []
+
+    def choose(num_frames, fps):
+        asked.append((num_frames, fps))
+        return np.array([0])
+
+    decoder(path, choose)
+    assert len(asked) == 1 and isinstance(asked[0][0], int) and isinstance(asked[0][1], float)
+    return asked[0]
+
+
+@pytest.mark.parametrize("backend", [None, "pyav", "opencv"])
+def test_a_decoder_reads_what_is_chosen(video, backend):
+    clip = VideoDecoder(backend)(video, lambda n, fps: [n - 1, 0, 0, n // 2])
+    assert clip.shape == (4, 48, 64, 3) and clip.dtype == np.uint8
+    assert numbers(clip, 20) == [19, 0, 0, 10]
+
+
+@pytest.mark.parametrize(
+    ("backend", "steps"),
+    [
+        ("pyav", ["pyav 0", "pyav 1"]),
+        ("opencv", ["opencv 0", "opencv 1"]),
+        (None, ["pyav 0", "pyav 1"]),
+    ],
+)
+def test_a_decoder_measures_and_decodes_with_its_backend(video, monkeypatch, backend, steps):
+    called = []
+
+    def noting(name, number, step):
+        def note(*arguments):
+            called.append(f"{name} {number}")
+            return step(*arguments)
+
+        return note
+
+    noted = {
+        name: tuple(noting(name, number, step) for number, step in enumerate(both))
+        for name, both in module.BACKENDS.items()
+    }
+    monkeypatch.setattr(module, "BACKENDS", noted)
+    VideoDecoder(backend)(video, lambda n, fps: [0])
+    assert called == steps
+
+
+def test_a_decoder_without_a_backend_falls_back_to_opencv_and_others_do_not(video, monkeypatch):
+    expected = decode(video, [3], "opencv")
+    monkeypatch.setattr(module, "_open", fail)
+    np.testing.assert_array_equal(VideoDecoder()(video, lambda n, fps: [3]), expected)
+    with pytest.raises(DecodeError, match=r"cannot be decoded \(pyav: a defect made for this"):
+        VideoDecoder("pyav")(video, lambda n, fps: [3])
+
+
+RATES = {
+    "MJPG in .avi": lambda path, fps: write_video(path / "a.avi", frames_of(8), "MJPG", fps),
+    "mp4v in .mp4": lambda path, fps: write_video(path / "a.mp4", frames_of(8), "mp4v", fps),
+    "MJPG in .mkv": lambda path, fps: write_video(path / "a.mkv", frames_of(8), "MJPG", fps),
+}
+
+
+@pytest.mark.parametrize("fps", [12.5, 25, 30000 / 1001, 60])
+@pytest.mark.parametrize("form", RATES)
+def test_a_decoder_passes_on_the_rate_of_a_video(tmp_path, form, fps):
+    path = RATES[form](tmp_path, fps)
+    for backend in ("pyav", "opencv"):
+        num_frames, passed = asked_of(VideoDecoder(backend), path)
+        assert num_frames == 8
+        assert passed == pytest.approx(fps, rel=1e-3)
+
+
+def test_folders_and_pickles_have_no_rate(tmp_path):
+    folder = write_images(tmp_path / "clip", [f"{i}.jpg" for i in range(5)])
+    clip = pickled(tmp_path / "p.pkl", "clip", 0, [f"clip/{i}.jpg" for i in range(4)])
+    assert asked_of(VideoDecoder(), folder) == (5, 0.0)
+    assert asked_of(VideoDecoder(), clip) == (4, 0.0)
+
+
+def encode_at(path: Path, seconds: list[float]) -> Path:
+    """An .mp4 or .mkv whose frames are shown at these seconds, in thousandths."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for image, second in zip(frames_of(len(seconds)), seconds, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = round(second * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def forget_rate(path: Path) -> Path:
+    """Blank the frame duration in the header of an .mkv, as a browser's recordings have none."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"\x23\xe3\x83\x84")  # DefaultDuration, and that it has 4 bytes
+    content[at : at + 8] = b"\xec\x86" + bytes(6)  # Void, of 6 bytes
+    path.write_bytes(content)
+    return path
+
+
+UNEVEN = [0, 0.04, 0.08, 0.5, 0.54, 1.0, 1.5, 1.52, 1.8, 2.0]
+
+
+def test_the_rate_of_a_video_of_variable_rate_is_its_average(tmp_path):
+    num_frames, fps = asked_of(VideoDecoder(), encode_at(tmp_path / "a.mp4", UNEVEN))
+    assert num_frames == 10
+    assert fps == pytest.approx(9 / 2, rel=0.15)  # how long the last frame lasts is a guess
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fps"),
+    [(UNEVEN, 9 / 2), ([i / 20 for i in range(30)], 20), ([0, 0.1], 10), ([0], 0)],
+)
+def test_a_rate_that_a_file_does_not_say_is_told_from_the_times_of_its_frames(
+    tmp_path, seconds, fps
+):
+    path = forget_rate(encode_at(tmp_path / "a.mkv", seconds))
+    num_frames, passed = asked_of(VideoDecoder(), path)
+    assert num_frames == len(seconds)
+    assert passed == pytest.approx(fps, rel=1e-2)
+    assert module.inspect_video(path).fps == pytest.approx(fps, rel=1e-2)
+
+
+def test_only_chosen_frames_are_converted_by_a_decoder(video, monkeypatch):
+    seen, converted = [], []
+    iterate, convert = module.iterate_frames, module.to_image
+
+    def counting(path):
+        for frame in iterate(path):
+            seen.append(1)
+            yield frame
+
+    def converting(frame, *args, **kwargs):
+        converted.append(1)
+        return convert(frame, *args, **kwargs)
+
+    monkeypatch.setattr(module, "iterate_frames", counting)
+    monkeypatch.setattr(module, "to_image", converting)
+    VideoDecoder()(video, lambda n, fps: [n - 9, 3, 3])
+    assert (len(seen), len(converted)) == (12, 2)  # measuring decodes nothing
+    seen.clear(), converted.clear()
+    claim_frames(video, 33)  # now measuring decodes all frames, and still converts none
+    VideoDecoder()(video, lambda n, fps: [n - 9, 3, 3])
+    assert (len(seen), len(converted)) == (20 + 12, 2)
+
+
+def test_only_chosen_frames_of_a_folder_or_a_pickle_are_read(tmp_path):
+    folder = write_images(tmp_path / "clip", [f"{i}.jpg" for i in range(5)])
+    clip = pickled(tmp_path / "p.pkl", "clip", 0, [f"clip/{i}.jpg" for i in range(5)])
+    for i in (0, 2, 4):
+        (folder / f"{i}.jpg").write_bytes(b"no image")
+    for path in (folder, clip):
+        assert numbers(VideoDecoder()(path, lambda n, fps: [3, 1]), 5) == [3, 1]
 
 
 def test_a_process_can_be_held_to_one_thread(video):

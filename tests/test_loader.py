@@ -170,6 +170,51 @@ def test_the_order_depends_on_seed_and_epoch():
     assert len({tuple(order(*pair)) for pair in [(1, 0), (1, 1), (2, 0), (2, 1)]}) == 4
 
 
+# --- clips with weights ---------------------------------------------------------------------------
+
+
+def test_clips_are_drawn_in_proportion_to_their_weights_and_again():
+    loader = Loader(Clips(5), 4, shuffle=True, weights=[1, 2, 0, 3, 4], seed=2)
+    drawn = [read_all(loader, epoch=epoch) for epoch in range(800)]
+    assert {len(epoch) for epoch in drawn} == {5}  # as many as there are
+    assert any(len(set(epoch)) < 4 for epoch in drawn)  # with replacement
+    shares = np.bincount(np.concatenate(drawn), minlength=5) / 4000
+    assert shares[2] == 0  # a weight of 0 is never drawn
+    np.testing.assert_allclose(shares, [0.1, 0.2, 0, 0.3, 0.4], atol=0.03)
+
+
+def test_the_unit_of_the_weights_does_not_matter():
+    weights = np.array([1.0, 5.0, 2.0, 7.0])
+    first, second = (
+        read_all(Loader(Clips(4), 2, shuffle=True, weights=w)) for w in (weights, 1024 * weights)
+    )
+    assert first == second
+
+
+def test_what_is_drawn_by_weight_depends_on_seed_and_epoch():
+    weights = np.arange(1, 31)
+
+    def drawn(seed, epoch, **options):
+        loader = Loader(Clips(30), 4, shuffle=True, weights=weights, seed=seed)
+        return read_all(loader, epoch=epoch, **options)
+
+    assert drawn(1, 0) == drawn(1, 0)
+    assert len({tuple(drawn(*pair)) for pair in [(1, 0), (1, 1), (2, 0), (2, 1)]}) == 4
+    assert drawn(1, 3, first=2) == drawn(1, 3)[8:]  # as after a resume
+
+
+def test_weights_without_shuffling_change_nothing():
+    assert read_all(Loader(Clips(4), 2, weights=[0, 0, 1, 0])) == [0, 1, 2, 3]
+
+
+def test_a_bad_clip_that_is_drawn_often_counts_once():
+    clips = Clips(10, _3="is bad")
+    weights = [1] * 3 + [100] + [1] * 6
+    loader = Loader(clips, 2, shuffle=True, weights=weights, max_bad_samples=0.1)
+    assert len(read_all(loader)) < 5  # it is most of what is drawn
+    assert loader.bad == {3: "clip 3 is bad"}
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_epoch_can_start_at_a_later_batch(num_workers):
     loader = Loader(Clips(10), 4, shuffle=True, num_workers=num_workers)

@@ -6,9 +6,11 @@ import pytest
 from paddlevid.data.sample import (
     BookSampler,
     DenseSampler,
+    LinspaceSampler,
     SegmentSampler,
     book_indices,
     dense_indices,
+    linspace_indices,
     segment_indices,
 )
 
@@ -94,14 +96,17 @@ def test_training_starts_a_short_video_again_under_the_books_rule():
     assert book_indices(3, 5, 1, np.random.default_rng(0)).tolist() == [0, 1, 2, 0, 1]
 
 
-@pytest.mark.parametrize("rule", [segment_indices, book_indices, dense_indices])
+ONE_WINDOW = (dense_indices, linspace_indices)
+
+
+@pytest.mark.parametrize("rule", [segment_indices, book_indices, *ONE_WINDOW])
 def test_all_frame_numbers_exist_for_all_lengths(rule):
     for num_frames in (1, 2, 3, 5, 7, 8, 9, 31, 64):
         for count, second in [(1, 1), (3, 1), (8, 2), (16, 4), (4, 9)]:
             for rng in [None, *rngs(20)]:
                 indices = rule(num_frames, count, second, rng)
                 assert 0 <= indices.min() <= indices.max() < num_frames
-                assert len(indices) == (count if rule is dense_indices else count * second)
+                assert len(indices) == (count if rule in ONE_WINDOW else count * second)
 
 
 @pytest.mark.parametrize(
@@ -125,11 +130,91 @@ def test_a_dense_window_starts_anywhere_in_training():
     assert starts == set(range(6))
 
 
+@pytest.mark.parametrize(
+    ("num_frames", "fps", "clip_len", "interval", "phase", "expected"),
+    [
+        (300, 30, 8, 32, 0.0, [0, 36, 72, 109, 145, 182, 218, 255]),  # TimeSformer's tables
+        (100, 25, 8, 32, 0.0, [0, 30, 60, 91, 99, 99, 99, 99]),
+        (300, 0, 8, 32, 0.0, [0, 36, 72, 109, 145, 182, 218, 255]),
+        (40, 30, 4, 5, 0.0, [0, 6, 12, 19]),
+        (40, 30, 4, 5, 0.5, [10, 16, 22, 29]),
+        (40, 30, 4, 5, 1.0, [20, 26, 32, 39]),
+        (40, 60, 4, 5, 1.0, [0, 13, 26, 39]),
+        (40, 15, 4, 5, 0.5, [15, 18, 21, 24]),
+        (5, 30, 4, 5, 0.5, [0, 4, 4, 4]),
+        (1, 30, 3, 2, 0.5, [0, 0, 0]),
+        (9, 30, 1, 4, 0.5, [2]),
+    ],
+)
+def test_a_window_of_a_fixed_duration_lies_where_its_phase_says(
+    num_frames, fps, clip_len, interval, phase, expected
+):
+    indices = linspace_indices(num_frames, clip_len, interval, phase=phase, fps=fps)
+    assert indices.tolist() == expected
+    assert indices.dtype == np.int64
+    assert LinspaceSampler(clip_len, interval)(num_frames, None, phase, fps).tolist() == expected
+
+
+@pytest.mark.parametrize("target_fps", [15.0, 30.0, 50.0])
+def test_a_video_whose_rate_is_not_known_is_taken_for_one_of_the_target_rate(target_fps):
+    sampler = LinspaceSampler(8, 4, target_fps)
+    assert sampler(200, None, 0.5).tolist() == sampler(200, None, 0.5, target_fps).tolist()
+    other = sampler(200, None, 0.5, 1.5 * target_fps)
+    assert other.tolist() != sampler(200, None, 0.5).tolist()
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.25, 0.5, 1.0])
+def test_two_rates_of_one_motion_give_the_same_moments(phase):
+    sampler = LinspaceSampler(8, 16)
+    seconds = {
+        fps: sampler(int(8 * fps), None, phase, fps) / fps for fps in (10.0, 24.0, 30.0, 60.0)
+    }
+    for fps, moments in seconds.items():
+        # A window of T * interval frames ends a frame before its duration, and numbers are cut.
+        assert np.abs(moments - seconds[60.0]).max() <= 2 / fps
+    assert np.ptp(seconds[60.0]) > 4
+    dense = [DenseSampler(8, 16)(int(8 * fps), None, phase) / fps for fps in (30.0, 60.0)]
+    assert np.abs(np.diff(dense, axis=0)).max() > 0.5  # other sampling sees another speed
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.5, 0.63, 1.0])
+@pytest.mark.parametrize("fps", [0.1, 1.0, 4.0, 29.97, 1000.0])
+def test_a_window_never_runs_backwards_whatever_the_rate(fps, phase):
+    for num_frames in (1, 7, 10, 500):
+        indices = linspace_indices(num_frames, 8, 1, phase=phase, fps=fps)
+        assert (np.diff(indices) >= 0).all()
+
+
+def test_a_window_of_a_fixed_duration_starts_anywhere_in_the_room_there_is_in_training():
+    windows = [linspace_indices(12, 4, 2, rng, fps=30) for rng in rngs()]  # 8 frames of 12
+    assert {int(window[0]) for window in windows} == set(range(4))
+    assert {int(window[-1]) for window in windows} == set(range(7, 11))
+    for rng in rngs(5):  # without room there is one window
+        assert linspace_indices(8, 4, 2, rng, fps=30).tolist() == [0, 2, 4, 7]
+        assert linspace_indices(12, 4, 2, rng, fps=60).tolist() == [0, 5, 10, 11]
+
+
+def test_training_does_not_look_at_the_phase():
+    for sampler in (SegmentSampler(3), DenseSampler(4, 2), LinspaceSampler(4, 2)):
+        first, second = (sampler(90, np.random.default_rng(1), phase) for phase in (0.1, 0.9))
+        assert first.tolist() == second.tolist()
+
+
+@pytest.mark.parametrize("sampler", [SegmentSampler(5), BookSampler(5), DenseSampler(5, 3)])
+def test_other_samplers_take_the_rate_and_count_frames_all_the_same(sampler):
+    for seed in (None, 3):
+        first, second = (
+            sampler(90, None if seed is None else np.random.default_rng(seed), 0.5, fps)
+            for fps in (0.0, 60.0)
+        )
+        assert first.tolist() == second.tolist()
+
+
 def test_several_clips_of_a_video_spread_over_it():
     phases = [1 / 6, 3 / 6, 5 / 6]
     firsts = [segment_indices(100, 3, phase=phase)[0] for phase in phases]
     assert firsts == [5, 16, 27]
-    for sampler in (SegmentSampler(3, 2), DenseSampler(8, 2)):
+    for sampler in (SegmentSampler(3, 2), DenseSampler(8, 2), LinspaceSampler(8, 2)):
         clips = np.array([sampler(100, None, phase) for phase in phases])
         assert (np.diff(clips, axis=0) > 0).all()
     assert DenseSampler(8, 2)(100, None).tolist() == dense_indices(100, 8, 2).tolist()
@@ -142,6 +227,6 @@ def test_the_books_rule_has_no_second_clip():
 
 
 def test_the_same_generator_gives_the_same_frames():
-    for sampler in (SegmentSampler(5), BookSampler(5), DenseSampler(5, 3)):
+    for sampler in (SegmentSampler(5), BookSampler(5), DenseSampler(5, 3), LinspaceSampler(5, 3)):
         first, second, other = (sampler(90, np.random.default_rng(seed)) for seed in (4, 4, 5))
         assert first.tolist() == second.tolist() != other.tolist()

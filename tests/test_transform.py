@@ -8,6 +8,7 @@ from paddlevid.data.transform import (
     CenterCrop,
     ColorJitter,
     Compose,
+    JitterScale,
     MultiScaleCrop,
     Normalize,
     RandomCrop,
@@ -15,7 +16,7 @@ from paddlevid.data.transform import (
     Resize,
     ResizeShortSide,
     TenCrops,
-    ThreeCrops,
+    UniformCrop,
 )
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -74,6 +75,21 @@ def test_resizing_to_the_same_size_changes_nothing():
     clip = clip_of(20, 30)
     np.testing.assert_array_equal(Resize(20, 30)(clip), clip)
     np.testing.assert_array_equal(ResizeShortSide(20)(clip), clip)
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 20), (20, 10)])
+def test_a_jittered_short_side_has_every_size_of_its_range_and_no_other(height, width):
+    sides = set()
+    for seed in range(80):
+        clip = JitterScale(12, 16)(clip_of(height, width, 1), np.random.default_rng(seed))
+        sides.add(clip.shape[1:3])
+    assert sides == {(n * height // 10, n * width // 10) for n in range(12, 17)}
+
+
+def test_a_jitter_of_one_size_is_a_resize_to_it():
+    clip = clip_of(31, 47)
+    jittered = JitterScale(40, 40)(clip, np.random.default_rng(0))
+    np.testing.assert_array_equal(jittered, ResizeShortSide(40)(clip))
 
 
 def test_a_mirrored_clip_can_be_resized():
@@ -152,10 +168,12 @@ def test_a_random_crop_lies_anywhere_inside():
     ("crops", "height", "width", "expected"),
     [
         (CenterCrop(6), 10, 21, [(2, 7)]),
-        (ThreeCrops(10), 10, 21, [(0, 0), (0, 5), (0, 11)]),
-        (ThreeCrops(10), 21, 10, [(0, 0), (5, 0), (11, 0)]),
-        (ThreeCrops(8), 10, 21, [(1, 0), (1, 6), (1, 13)]),
-        (ThreeCrops(10), 10, 10, [(0, 0)] * 3),
+        (UniformCrop(10), 10, 21, [(0, 0), (0, 5), (0, 11)]),
+        (UniformCrop(10), 21, 10, [(0, 0), (5, 0), (11, 0)]),
+        (UniformCrop(8), 10, 21, [(1, 0), (1, 6), (1, 13)]),
+        (UniformCrop(10), 10, 10, [(0, 0)] * 3),
+        (UniformCrop(8), 10, 10, [(1, 0), (1, 1), (1, 2)]),
+        (UniformCrop(8), 21, 10, [(0, 1), (6, 1), (13, 1)]),
         (TenCrops(8), 16, 24, [(0, 0), (0, 16), (8, 0), (8, 16), (4, 8)]),
         (TenCrops(8), 11, 14, [(0, 0), (0, 4), (0, 0), (0, 4), (0, 2)]),
     ],
@@ -175,7 +193,7 @@ def test_views_lie_where_they_should(crops, height, width, expected):
 
 @pytest.mark.parametrize(
     "step",
-    [RandomCrop(12), lambda clip, _: CenterCrop(12)(clip), lambda clip, _: ThreeCrops(12)(clip),
+    [RandomCrop(12), lambda clip, _: CenterCrop(12)(clip), lambda clip, _: UniformCrop(12)(clip),
      lambda clip, _: TenCrops(12)(clip)],
 )  # fmt: skip
 @pytest.mark.parametrize(("height", "width"), [(11, 20), (20, 11), (4, 4)])
@@ -189,7 +207,9 @@ def test_a_frame_smaller_than_its_crop_is_a_readable_error(step, height, width):
 
 
 @pytest.mark.parametrize(
-    "step", [MultiScaleCrop(16), RandomCrop(16), RandomFlip(), ColorJitter(0.4)], ids=repr
+    "step",
+    [MultiScaleCrop(16), RandomCrop(16), RandomFlip(), ColorJitter(0.4), JitterScale(16, 40)],
+    ids=repr,
 )
 def test_all_frames_of_a_clip_get_the_same_draw(step):
     clip = np.repeat(clip_of(24, 32, 1), 4, axis=0)
@@ -215,7 +235,10 @@ def test_a_flip_mirrors_left_and_right_as_often_as_asked():
 def test_a_transform_leaves_the_clip_it_gets_alone():
     clip = clip_of(30, 40)
     before = clip.copy()
-    for step in (MultiScaleCrop(20), RandomCrop(20), RandomFlip(1), ColorJitter(0.5), Resize(9, 9)):
+    for step in (
+        MultiScaleCrop(20), RandomCrop(20), RandomFlip(1), ColorJitter(0.5), Resize(9, 9),
+        JitterScale(9, 50),
+    ):  # fmt: skip
         step(clip, np.random.default_rng(0))
     np.testing.assert_array_equal(clip, before)
 
@@ -274,3 +297,17 @@ def test_steps_run_in_their_order_and_crops_become_views():
     assert views.shape == (10, 3, 3, 16, 16)
     for view, crop in zip(views, TenCrops(16)(clip), strict=True):
         np.testing.assert_array_equal(view, normalize(crop))
+
+
+def test_the_steps_of_a_kind_can_be_left_out_and_the_rest_stays():
+    normalize, crops = Normalize(MEAN, STD), TenCrops(16)
+    whole = Compose([RandomFlip(1), Resize(16, 24), RandomFlip(0)], normalize, crops)
+    without = whole.without(RandomFlip)
+    assert list(without.steps) == [Resize(16, 24)]
+    assert (without.normalize, without.crops) == (normalize, crops)
+    assert len(whole.steps) == 3  # the whole one is not changed
+    assert list(whole.without(ColorJitter).steps) == list(whole.steps)
+    clip = clip_of(20, 30)
+    expected = Compose([Resize(16, 24)], normalize, crops)(clip, np.random.default_rng(0))
+    np.testing.assert_array_equal(without(clip, np.random.default_rng(0)), expected)
+    assert not np.array_equal(whole(clip, np.random.default_rng(0)), expected)

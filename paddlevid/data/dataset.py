@@ -1,8 +1,9 @@
 """Datasets: a list file -> clips ready for a network, one for an index, never an exception."""
 
+import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,16 @@ from numpy.typing import NDArray
 from paddlevid.data.decode import (
     VIDEO_SUFFIXES,
     DecodeError,
-    decode_sampled,
+    VideoDecoder,
+    count_frames,
+    decode,
     is_pickled,
     is_video,
+    limit_threads,
     read_pickled_clip,
 )
 from paddlevid.data.sample import Sampler
-from paddlevid.data.transform import Compose
+from paddlevid.data.transform import Compose, RandomFlip
 
 
 class ListError(ValueError):
@@ -98,18 +102,25 @@ FORMATS = {
 }
 
 
+def list_format(samples: Sequence[Sample]) -> str:
+    """What a list holds, as MODEL.format says it, by its first line that is there; else "video"."""
+    return next((kind for sample in samples if (kind := _kind(sample))), "video")
+
+
+def _kind(sample: Sample) -> str:
+    if is_pickled(sample.path):
+        return "pkl"
+    if os.path.isdir(sample.path):
+        return "jpg"
+    # a folder or a video without its suffix that is gone is a bad sample of any kind
+    return "video" if is_video(sample.path) or os.path.exists(sample.path) else ""
+
+
 def check_format(samples: Sequence[Sample], form: str) -> None:
     """Raise ListError when a line of the list is of another kind than MODEL.format says."""
     for sample in samples:
-        if is_pickled(sample.path):
-            kind = "pkl"
-        elif os.path.isdir(sample.path):
-            kind = "jpg"
-        elif is_video(sample.path) or os.path.exists(sample.path):
-            kind = "video"
-        else:
-            continue  # a folder or a video without its suffix that is gone: a bad sample
-        if FORMATS[kind] != FORMATS[form]:
+        kind = _kind(sample)
+        if kind and FORMATS[kind] != FORMATS[form]:
             raise ListError(
                 f"{sample.place}: {sample.path.name!r} is not one of the {FORMATS[form]} that "
                 f"MODEL.format = {form!r} announces; set MODEL.format = {kind!r} or choose "
@@ -117,21 +128,34 @@ def check_format(samples: Sequence[Sample], form: str) -> None:
             )
 
 
-class HMDB51Dataset:
-    """Clips of a list file, sampled, decoded and transformed.
+def inspect_clip(path: Path) -> tuple[int, int | None, str]:
+    """Number of frames, label inside it (None: it has none), and why it cannot be read or ""."""
+    limit_threads(1)  # the workers share the cores among themselves
+    try:
+        num_frames = count_frames(path)
+        decode(path, np.zeros(1, np.int64))  # the frames of a .pkl may be gone
+        is_pickle = is_pickled(path)
+        return num_frames, read_pickled_clip(path).label if is_pickle else None, ""
+    except (DecodeError, OSError) as error:
+        return 0, None, str(error).removeprefix(f"{path}: ")
 
-    The lists of data_tools/data_list_gener.py hold pickled clips; folders of frames and video
-    files are read as well. The draws of a clip depend on (seed, epoch, index) only, so they are
-    the same in any process and after a resume.
+
+class VideoDataset:
+    """Clips of a list of `path label` lines, sampled, decoded and transformed.
+
+    A path is that of a video file, of a folder of frames or of a pickled clip. The draws of a clip
+    depend on (seed, epoch, index) only, so they are the same in any process and after a resume.
 
     Args:
         samples: of `read_list`.
-        num_classes: K; a label outside 0 .. K - 1 is an error. None: labels are not needed.
-        sampler: number of frames -> frame numbers.
+        sampler: number of frames and their rate -> frame numbers.
         transform: decoded frames -> views.
+        decoder: reads the frames.
+        num_classes: K; a label outside 0 .. K - 1 is an error. None: labels are not needed.
         train: random draws; otherwise the same frames every time.
         num_clips: how many clips of a video are scored and averaged, spread evenly.
         seed: of the run.
+        no_flip: labels of classes whose mirror image is another class: `RandomFlip` is left out.
 
     Raises ListError when a label does not fit, or is missing.
     """
@@ -142,18 +166,22 @@ class HMDB51Dataset:
         sampler: Sampler,
         transform: Compose,
         *,
+        decoder: VideoDecoder = VideoDecoder(),  # noqa: B008  it is frozen
         num_classes: int | None = None,
         train: bool = False,
         num_clips: int = 1,
         seed: int = 0,
+        no_flip: Collection[int] = (),
     ) -> None:
         self.samples = list(samples)
         self.sampler = sampler
         self.transform = transform
+        self.decoder = decoder
         self.num_classes = num_classes
         self.train = train
         self.num_clips = num_clips
         self.seed = seed
+        self.no_flip = frozenset(no_flip)
         for sample in self.samples:
             self._check_label(sample, sample.label)
 
@@ -180,34 +208,63 @@ class HMDB51Dataset:
             return Item(index, problem=f"{path}: {type(error).__name__}: {error}")
         return Item(index, views, label)
 
+    def label_of(self, sample: Sample) -> int | None:
+        """The label, checked; None: it is not known."""
+        return sample.label
+
     def _load(self, index: int, epoch: int) -> tuple[NDArray[np.float32], int]:
         sample = self.samples[index]
-        label = sample.label
-        if label is None and is_pickled(sample.path) and os.path.exists(sample.path):
-            label = read_pickled_clip(sample.path).label
-            self._check_label(sample, label)
-        phases = (np.arange(self.num_clips) + 0.5) / self.num_clips
-        views = [self._view(sample.path, [self.seed, epoch, index], phase) for phase in phases]
+        label = self.label_of(sample)
+        transform = self.transform.without(RandomFlip) if label in self.no_flip else self.transform
+        seed = [self.seed, epoch, index]
+        views = []
+        for phase in (np.arange(self.num_clips) + 0.5) / self.num_clips:
+            choose = functools.partial(self._choose, seed, phase)
+            frames = self.decoder(sample.path, choose)
+            views.append(transform(frames, np.random.default_rng([*seed, 1])))
         return np.concatenate(views), -1 if label is None else label
 
-    def _view(self, path: Path, seed: list[int], phase: float) -> NDArray[np.float32]:
-        def choose(num_frames: int) -> NDArray[np.int64]:
-            rng = np.random.default_rng([*seed, 0]) if self.train else None
-            return self.sampler(num_frames, rng, phase)
-
-        frames = decode_sampled(path, choose)
-        return self.transform(frames, np.random.default_rng([*seed, 1]))
+    def _choose(
+        self, seed: list[int], phase: float, num_frames: int, fps: float
+    ) -> NDArray[np.int64]:
+        rng = np.random.default_rng([*seed, 0]) if self.train else None
+        return self.sampler(num_frames, rng, phase, fps)
 
     def _check_label(self, sample: Sample, label: int | None) -> None:
         if self.num_classes is None:
             return
         if label is None:
-            if not is_pickled(sample.path):
-                raise ListError(f"{sample.place}: needs `path label`, got {sample.path.name!r}")
-        elif not 0 <= label < self.num_classes:
+            raise ListError(f"{sample.place}: needs `path label`, got {sample.path.name!r}")
+        if not 0 <= label < self.num_classes:
             raise ListError(
                 f"{sample.place}: label {label} is outside 0 .. {self.num_classes - 1}; "
                 f"MODEL.num_classes is {self.num_classes}, the list needs at least {label + 1}"
                 if label >= 0
                 else f"{sample.place}: label {label} is negative; labels count from 0"
             )
+
+
+class HMDB51Dataset(VideoDataset):
+    """The same for the lists of the book, whose lines are paths of .pkl files: the label is inside.
+
+    data_tools/data_list_gener.py writes such lists; lines with a label are understood as well.
+    """
+
+    def label_of(self, sample: Sample) -> int | None:
+        """The label of the line, or the one inside the .pkl; None: it is not known.
+
+        Raises DecodeError when the .pkl cannot be read, ListError when the label does not fit.
+        """
+        if not self._is_inside(sample, sample.label) or not os.path.exists(sample.path):
+            return sample.label
+        label = read_pickled_clip(sample.path).label
+        self._check_label(sample, label)
+        return label
+
+    def _check_label(self, sample: Sample, label: int | None) -> None:
+        if not self._is_inside(sample, label):
+            super()._check_label(sample, label)
+
+    @staticmethod
+    def _is_inside(sample: Sample, label: int | None) -> bool:
+        return label is None and is_pickled(sample.path)

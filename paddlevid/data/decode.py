@@ -6,6 +6,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -17,7 +18,10 @@ from numpy.typing import NDArray
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 Indices = NDArray[np.int64]  # (T,) 0-based frame numbers, in any order, repeats allowed
 
-VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv")
+VIDEO_SUFFIXES = (
+    ".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv", ".3gp", ".ts",
+    ".mts", ".m2ts", ".ogv", ".asf", ".vob",
+)  # fmt: skip
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 _num_threads = 0  # of a video decoder; 0 = as many as it likes
@@ -57,7 +61,7 @@ def is_pickled(path: Path) -> bool:
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
     """Sort key under which clip_2.jpg comes before clip_10.jpg."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name)]
 
 
 def frame_files(folder: Path) -> list[Path]:
@@ -246,21 +250,33 @@ def _decode_opencv(path: Path, indices: Indices) -> Frames:
     return np.stack([images[i] for i in indices.tolist()])
 
 
-def _count_pyav(path: Path) -> int:
-    """Frames by counting packets; by decoding them where the header says another number."""
+def _measure_pyav(path: Path) -> tuple[int, float]:
+    """Frames by counting packets, by decoding them where the header says another number; rate."""
     with _open(path) as container:
         stream = _video_stream(container, path)
-        claimed, packets = stream.frames, 0
+        claimed, packets, times = stream.frames, 0, []
         for packet in container.demux():  # of all streams: the cut may lie in a packet of sound
             if packet.is_corrupt:
                 raise DecodeError(f"{path}: the file is cut off after frame {packets}")
-            if packet.stream_index == stream.index:
-                packets += packet.size > 0 and not packet.is_discard
+            if packet.stream_index == stream.index and packet.size > 0 and not packet.is_discard:
+                packets += 1
+                times.append(packet.pts)
         if "matroska" in container.format.name and path.stat().st_size < _matroska_end(path):
             raise DecodeError(f"{path}: the file is cut off after frame {packets}")
+        fps = float(stream.average_rate or _rate_of(times, stream.time_base))
     if claimed in (0, packets):
-        return packets
-    return sum(1 for _ in iterate_frames(path))
+        return packets, fps
+    return sum(1 for _ in iterate_frames(path)), fps
+
+
+def _rate_of(times: list[int | None], unit: Fraction) -> Fraction | int:
+    """Average frames a second of frames shown at these times, in units of seconds; 0 = unknown.
+
+    For files that do not say a rate, such as a browser's recordings, where FFmpeg guesses wildly.
+    """
+    known = [time for time in times if time is not None]
+    span = max(known, default=0) - min(known, default=0)
+    return (len(known) - 1) / (span * unit) if span else 0
 
 
 def _matroska_end(path: Path) -> int:
@@ -285,25 +301,26 @@ def _matroska_end(path: Path) -> int:
     return end
 
 
-def _count_opencv(path: Path) -> int:
+def _measure_opencv(path: Path) -> tuple[int, float]:
     capture = _open_opencv(path)
     try:
+        fps = capture.get(cv2.CAP_PROP_FPS)
         num_frames = sum(1 for _ in iter(capture.grab, False))
     finally:
         capture.release()
     if num_frames == 0:
         raise ValueError(_NO_FRAME)
-    return num_frames
+    return num_frames, fps
 
 
 _NO_FRAME = "no frame"  # all that OpenCV says of a file that it does not read
 
-# name -> (count, decode); a later one has its chance when an earlier one fails
-BACKENDS = {"pyav": (_count_pyav, _decode_pyav), "opencv": (_count_opencv, _decode_opencv)}
+# name -> (frames and rate, decode); a later one has its chance when an earlier one fails
+BACKENDS = {"pyav": (_measure_pyav, _decode_pyav), "opencv": (_measure_opencv, _decode_opencv)}
 
 
 def _read_video(path: Path, step: int, *arguments: object, backend: str | None) -> object:
-    """Call a backend's step (0 count, 1 decode); when PyAV fails, OpenCV gets its chance."""
+    """Call a backend's step (0 measure, 1 decode); when PyAV fails, OpenCV gets its chance."""
     reasons = []
     for name in [backend] if backend else list(BACKENDS):
         try:
@@ -323,13 +340,20 @@ def count_frames(path: Path | str, backend: str | None = None) -> int:
 
     Raises DecodeError when it has none or cannot be read.
     """
-    path = _existing(path)
+    return _measure(_existing(path), backend)[0]
+
+
+def _measure(path: Path, backend: str | None) -> tuple[int, float]:
+    """Number of frames, at least 1, and frames a second; 0.0 where they are not known."""
     if is_pickled(path):
-        return len(read_pickled_clip(path).frames)
-    num_frames = len(frame_files(path)) if path.is_dir() else _read_video(path, 0, backend=backend)
+        return len(read_pickled_clip(path).frames), 0.0
+    if path.is_dir():
+        num_frames, fps = len(frame_files(path)), 0.0
+    else:
+        num_frames, fps = _read_video(path, 0, backend=backend)
     if num_frames == 0:
         raise DecodeError(f"{path}: has no frames")
-    return num_frames
+    return num_frames, fps
 
 
 def decode(path: Path | str, indices: Indices, backend: str | None = None) -> Frames:
@@ -350,20 +374,33 @@ def decode(path: Path | str, indices: Indices, backend: str | None = None) -> Fr
         ) from None
 
 
-def decode_sampled(path: Path | str, choose: Callable[[int], Indices]) -> Frames:
-    """The frames that `choose` picks when it is told how many there are: -> (T, H, W, 3) uint8.
+@dataclass(frozen=True)
+class VideoDecoder:
+    """Reads those frames of a clip that are chosen when it is known how many there are.
 
-    Should the video end before a chosen frame, `choose` is asked again with the true number.
+    Args:
+        backend: "pyav" or "opencv"; by default PyAV, and OpenCV where PyAV fails.
     """
-    path = _existing(path)
-    num_frames = count_frames(path)
-    while True:
-        try:
-            return _decode(path, np.asarray(choose(num_frames), np.int64), None)
-        except _FewerFrames as short:
-            if not 0 < short.num_frames < num_frames:
-                raise DecodeError(f"{path}: has no frames that can be decoded") from None
-            num_frames = short.num_frames
+
+    backend: str | None = None
+
+    def __call__(self, path: Path | str, choose: Callable[[int, float], Indices]) -> Frames:
+        """The frames that `choose(num_frames, fps)` picks: -> (T, H, W, 3) uint8 RGB
+
+        fps is 0.0 where the clip does not say: a folder of frames, a .pkl. Should the video end
+        before a chosen frame, `choose` is asked again with the true number.
+
+        Raises DecodeError when the clip cannot be read.
+        """
+        path = _existing(path)
+        num_frames, fps = _measure(path, self.backend)
+        while True:
+            try:
+                return _decode(path, np.asarray(choose(num_frames, fps), np.int64), self.backend)
+            except _FewerFrames as short:
+                if not 0 < short.num_frames < num_frames:
+                    raise DecodeError(f"{path}: has no frames that can be decoded") from None
+                num_frames = short.num_frames
 
 
 def _decode(path: Path, indices: Indices, backend: str | None) -> Frames:
@@ -414,15 +451,16 @@ def inspect_video(path: Path) -> VideoReport:
         _existing(path)
         with _open(path) as container:
             stream = _video_stream(container, path)
-            fps = float(stream.average_rate or stream.guessed_rate or 0)
-            found |= {"fps": round(fps, 3), "codec": stream.codec_context.name}
+            fps = round(float(stream.average_rate or 0), 3)
+            found |= {"fps": fps, "codec": stream.codec_context.name}
             claimed = stream.frames
         frames = 0
         for frames, frame in enumerate(iterate_frames(path), start=1):
             if frames == 1:
                 found["height"], found["width"] = to_image(frame).shape[:2]
         found["frames"] = frames
-        count_frames(path)  # finds a file that is cut off, which decoders pass over
+        _, fps = _measure(path, None)  # finds a file that is cut off, which decoders pass over
+        found["fps"] = round(fps, 3)
     except (DecodeError, av.error.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return VideoReport(**found, problem=reason.removeprefix(f"{path}: "))

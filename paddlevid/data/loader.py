@@ -61,6 +61,8 @@ class Loader:
     Args:
         num_workers: loading processes; 0 = read in this one, when a batch is asked for.
         shuffle: another order in each epoch, by (seed, epoch).
+        weights: for each clip; with shuffle, an epoch draws as many clips as there are, with
+            replacement and in proportion to them.
         max_bad_samples: the share of unreadable clips above which loading stops.
         timeout: seconds that a worker may take for one clip.
     """
@@ -71,6 +73,7 @@ class Loader:
         batch_size: int,
         *,
         shuffle: bool = False,
+        weights: Sequence[float] | None = None,
         seed: int = 0,
         num_workers: int = 0,
         max_bad_samples: float = 0.01,
@@ -79,6 +82,7 @@ class Loader:
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self.weights = None if weights is None else np.asarray(weights, np.float64)
         self.seed = seed
         self.num_workers = num_workers
         self.max_bad_samples = max_bad_samples
@@ -96,8 +100,11 @@ class Loader:
         Raises BadSamplesError past `max_bad_samples`, ListError for a label that does not fit.
         """
         order = np.arange(len(self.dataset))
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, epoch]).permutation(order)
+        rng = np.random.default_rng([self.seed, epoch])
+        if self.shuffle and self.weights is not None:
+            order = rng.choice(order, size=len(order), p=self.weights / self.weights.sum())
+        elif self.shuffle:
+            order = rng.permutation(order)
         items = self._items(order[first * self.batch_size :].tolist(), epoch)
         try:
             for number in range(first, len(self)):

@@ -2,7 +2,8 @@
 
 A video with fewer frames than wanted repeats some. `rng` is a generator in training; without one
 the choice is the same every time, as evaluation needs it. `phase` in [0, 1] then says where in
-the span left open: 0.5 is the centre, and several clips of one video take several phases.
+the span left open: 0.5 is the centre, and several clips of one video take several phases. `fps`
+is the video's rate, 0 where it is not known.
 """
 
 from dataclasses import dataclass
@@ -80,6 +81,28 @@ def dense_indices(
     return _windows(np.array([start]), clip_len, interval, num_frames)
 
 
+def linspace_indices(
+    num_frames: int,
+    clip_len: int,
+    interval: int = 1,
+    rng: Generator | None = None,
+    phase: float = 0.5,
+    fps: float = 0.0,
+    target_fps: float = 30.0,
+) -> Indices:
+    """T frames spread over the time that T * interval frames last at `target_fps`: -> (T,).
+
+    Thus videos of different rates are seen at one speed (TimeSformer, SlowFast: linspace over the
+    window, rounded down, held inside the video). The window starts at random in training,
+    otherwise at `phase` of the room there is; an fps of 0, not known, is taken for `target_fps`.
+    """
+    window = max(clip_len * interval * (fps or target_fps) / target_fps, 1)
+    room = max(num_frames - window, 0)
+    start = room * (phase if rng is None else rng.random())
+    places = np.linspace(start, start + window - 1, clip_len)
+    return np.clip(places, 0, num_frames - 1).astype(np.int64)
+
+
 def _windows(starts: NDArray, length: int, interval: int, num_frames: int) -> Indices:
     """Frames start, start + interval, ... of each window, held inside the video."""
     indices = starts[:, None] + interval * np.arange(length)  # (windows, length)
@@ -93,7 +116,9 @@ class SegmentSampler:
     num_segments: int
     seglen: int = 1
 
-    def __call__(self, num_frames: int, rng: Generator | None, phase: float = 0.5) -> Indices:
+    def __call__(
+        self, num_frames: int, rng: Generator | None, phase: float = 0.5, fps: float = 0.0
+    ) -> Indices:
         """-> (S * seglen,)"""
         return segment_indices(num_frames, self.num_segments, self.seglen, rng, phase)
 
@@ -105,7 +130,9 @@ class BookSampler:
     num_segments: int
     seglen: int = 1
 
-    def __call__(self, num_frames: int, rng: Generator | None, phase: float = 0.5) -> Indices:
+    def __call__(
+        self, num_frames: int, rng: Generator | None, phase: float = 0.5, fps: float = 0.0
+    ) -> Indices:
         """-> (S * seglen,)"""
         if phase != 0.5:
             raise ValueError("the book's sampling has no second clip: use sampling = 'segments'")
@@ -119,9 +146,28 @@ class DenseSampler:
     clip_len: int
     interval: int = 1
 
-    def __call__(self, num_frames: int, rng: Generator | None, phase: float = 0.5) -> Indices:
+    def __call__(
+        self, num_frames: int, rng: Generator | None, phase: float = 0.5, fps: float = 0.0
+    ) -> Indices:
         """-> (T,)"""
         return dense_indices(num_frames, self.clip_len, self.interval, rng, phase)
 
 
-Sampler = SegmentSampler | BookSampler | DenseSampler
+@dataclass(frozen=True)
+class LinspaceSampler:
+    """`linspace_indices` for every clip of a data set; see there."""
+
+    clip_len: int
+    interval: int = 1
+    target_fps: float = 30.0
+
+    def __call__(
+        self, num_frames: int, rng: Generator | None, phase: float = 0.5, fps: float = 0.0
+    ) -> Indices:
+        """-> (T,)"""
+        return linspace_indices(
+            num_frames, self.clip_len, self.interval, rng, phase, fps, self.target_fps
+        )
+
+
+Sampler = SegmentSampler | BookSampler | DenseSampler | LinspaceSampler

@@ -6,7 +6,7 @@ INTER_LINEAR), as PyTorch's interpolate(align_corners=False) does.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -48,6 +48,18 @@ class ResizeShortSide:
         _, height, width, _ = clip.shape
         scale = self.size / min(height, width)
         return resize(clip, round(height * scale), round(width * scale))
+
+
+@dataclass(frozen=True)
+class JitterScale:
+    """Resize so that the short side has a random number of pixels from `low` to `high`."""
+
+    low: int
+    high: int
+
+    def __call__(self, clip: Frames, rng: Generator) -> Frames:
+        """(T, H, W, C) -> (T, H', W', C)"""
+        return ResizeShortSide(int(rng.integers(self.low, self.high + 1)))(clip)
 
 
 @dataclass(frozen=True)
@@ -178,7 +190,7 @@ class CenterCrop:
 
 
 @dataclass(frozen=True)
-class ThreeCrops:
+class UniformCrop:
     """Three squares along the longer side: left, centre, right (or top, centre, bottom)."""
 
     size: int
@@ -228,3 +240,7 @@ class Compose:
             clip = step(clip, rng)
         views = self.crops(clip) if self.crops else [clip]
         return np.stack([self.normalize(view) for view in views])
+
+    def without(self, kind: type) -> "Compose":
+        """The same, but for the steps of this kind."""
+        return replace(self, steps=[step for step in self.steps if not isinstance(step, kind)])

@@ -1,4 +1,4 @@
-"""Predict videos, or evaluate a list: python infer.py --config F --weights F VIDEO..."""
+"""Predict videos, or evaluate a list: python infer.py --weights F VIDEO..."""
 
 import argparse
 import contextlib
@@ -24,7 +24,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description="Predict the classes of videos, or evaluate the network on a list.",
         epilog="Without INPUT and --split, the list that INFER.filelist names is predicted.",
     )
-    parser.add_argument("--config", required=True, type=Path, help="as in training")
+    parser.add_argument(
+        "--config", type=Path, help="as in training (default: config.yaml beside the weights)"
+    )
     parser.add_argument("--weights", required=True, type=Path, help=".pdparams of train.py")
     parser.add_argument(
         "inputs", metavar="INPUT", nargs="*", type=Path,
@@ -64,6 +66,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--output {args.output}: needs a name that ends in .jsonl or .csv")
     if args.output and not args.output.parent.is_dir():
         parser.error(f"--output {args.output}: there is no folder {args.output.parent}")
+    if not args.config:
+        args.config = args.weights.parent / "config.yaml"
+        if not args.config.exists():
+            parser.error(f"there is no {args.config} beside the weights: give --config FILE")
     section = "TEST" if args.split == "train" else (args.split or "infer").upper()
     for key, value in (("num_clips", args.num_clips), ("crops", args.crops)):
         if value is not None:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import yaml
 
-from paddlevid import runtime
+from paddlevid import lists, runtime
 from paddlevid.config import Config, ConfigError, load_config
+from paddlevid.data.dataset import list_format, read_list
+from paddlevid.data.mix import Mix
+from paddlevid.data.split import read_lines
 from paddlevid.files import write_whole
 from paddlevid.flags import Parser, at_least, describe
 
@@ -27,7 +30,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--data", type=Path, metavar="DIR",
-        help="read DIR/train.list, val.list and test.list instead of the lists of the config",
+        help="a folder with a folder of videos for each class, or one with train.list, val.list "
+        "and test.list; sets the lists, the number of classes and the format of the config",
     )  # fmt: skip
     parser.add_argument("--pretrain", type=Path, metavar="FILE", help="weights to start from")
     start = parser.add_mutually_exclusive_group()
@@ -49,14 +53,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for key, value in (("epoch", args.epoch), ("use_gpu", args.use_gpu), ("seed", args.seed)):
         if value is not None:
             args.overrides.append(f"TRAIN.{key}={value}")
-    if args.data:
-        lists = {"TRAIN": "train", "VALID": "val", "TEST": "test", "INFER": "test"}
-        if not (args.data / "val.list").exists() and (args.data / "train.list").exists():
-            lists["VALID"] = ""  # data_list_gener.py leaves it out where there are too few clips
-        args.overrides[:0] = [  # an explicit -o comes after them
-            f"{section}.filelist=" + (f"{(args.data / name).as_posix()}.list" if name else "")
-            for section, name in lists.items()
-        ]
     if args.amp:
         args.overrides.append("TRAIN.amp=True")
     if args.resume and args.pretrain:
@@ -65,18 +61,64 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def claim_folder(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:
-    """Make the run's folder and write config.yaml; a run that is there is not touched unasked.
+def data_overrides(source: Path, save_dir: Path, resume: bool) -> list[str]:
+    """What --data sets in the config; makes lists of class folders in SAVE_DIR/lists.
 
-    Raises ConfigError where it holds a run, or, for a resume, one with another config.
+    A resumed run keeps the lists it has. Raises ValueError for a folder that is of no use.
     """
+    folder = source
+    has_folders = source.is_dir() and any(
+        path.is_dir() for path in source.iterdir() if not path.name.startswith(".")
+    )
+    if has_folders and not (source / "train.list").exists():
+        folder = save_dir / "lists"
+        if not (resume and (folder / "train.list").exists()):
+            print(f"making lists of {source} in {folder}")
+            lists.make_lists(source, folder, (80, 10, 10), seed=0, workers=runtime.usable_cores())
+    sides = {"TRAIN": "train", "VALID": "val", "TEST": "test", "INFER": "test"}
+    if (folder / "train.list").exists():
+        # data_list_gener.py leaves a list out where there are too few clips for it
+        sides = {s: name for s, name in sides.items() if (folder / f"{name}.list").exists()}
+        sides = {"VALID": "", "TEST": "", "INFER": ""} | sides
+    overrides = [
+        f"{section}.filelist=" + (f"{(folder / name).as_posix()}.list" if name else "")
+        for section, name in sides.items()
+    ]
+    if (folder / "train.list").exists():
+        overrides.append(f"MODEL.format={list_format(read_list(folder / 'train.list'))}")
+    if (folder / "classes.txt").exists():
+        num_classes = len(read_lines(folder / "classes.txt"))
+        if num_classes < 2:
+            raise ConfigError(f"--data {source}: needs two classes or more, got {num_classes}")
+        overrides.append(f"MODEL.num_classes={num_classes}")
+    return overrides
+
+
+def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Raise ConfigError where the run's folder is no folder, or holds, or lacks, a run."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--save_dir {folder} is a file: it needs a folder")
+    if resume and not (folder / "config.yaml").exists():
+        raise ConfigError(f"--resume: there is no run in {folder}")
+    if kept_files(folder) and not (resume or overwrite):
+        raise ConfigError(
+            f"{folder} holds a run already: --resume goes on with it, --save_dir DIR starts "
+            "another beside it, --overwrite replaces it"
+        )
+
+
+def kept_files(folder: Path) -> list[Path]:
+    """The weights and checkpoints of the run in a folder."""
+    return [*folder.glob("best.*"), *folder.glob("checkpoints/*.ckpt")]
+
+
+def claim_folder(folder: Path, config: Config, resume: bool) -> None:
+    """Make the run's folder and write config.yaml; what an earlier run left there is removed.
+
+    Raises ConfigError, for a resume, where the run has another config.
+    """
     saved = folder / "config.yaml"
-    kept = [*folder.glob("best.*"), *folder.glob("checkpoints/*.ckpt")]
     if resume:
-        if not saved.exists():
-            raise ConfigError(f"--resume: there is no run in {folder}")
         changed = changed_keys(load_config(saved).to_dict(), config.to_dict())
         if changed:
             raise ConfigError(
@@ -84,14 +126,10 @@ def claim_folder(folder: Path, config: Config, resume: bool, overwrite: bool) ->
                 f"{'; '.join(changed)}. Use the same one, or start anew with --save_dir or "
                 "--overwrite"
             )
-    elif kept and not overwrite:
-        raise ConfigError(
-            f"{folder} holds a run already: --resume goes on with it, --save_dir DIR starts "
-            "another beside it, --overwrite replaces it"
-        )
     else:
         ours = ("bad_samples.txt", "metrics*", "per_class*.csv", "confusion_matrix*", "vdl/*/*.log")
-        for file in kept + [file for pattern in ours for file in folder.glob(pattern)]:
+        old = [file for pattern in ours for file in folder.glob(pattern)]
+        for file in kept_files(folder) + old:
             file.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
@@ -117,7 +155,13 @@ def changed_keys(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
 
 def train(args: argparse.Namespace) -> int:
     """Build what the config says and fit it: -> exit code."""
-    config = load_config(args.config, args.overrides)
+    check_folder(args.save_dir, args.resume, args.overwrite)
+    overrides = []
+    if args.data:
+        # What is wrong with the config is said before all videos are read; --data sets num_classes.
+        load_config(args.config, ["MODEL.num_classes=2", *args.overrides])
+        overrides = data_overrides(args.data, args.save_dir, args.resume)
+    config = load_config(args.config, overrides + args.overrides)  # an explicit -o wins
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong config answer at once.
     from paddlevid import build, trainer
@@ -126,16 +170,17 @@ def train(args: argparse.Namespace) -> int:
     for note in config.notes:
         print(note)
     with contextlib.ExitStack() as loaders:
-        train_loader = loaders.enter_context(build.build_train_loader(config))
+        classes = build.read_classes(config)
+        train_loader = loaders.enter_context(build.build_train_loader(config, classes))
         valid_loader = None
         if config.valid.filelist:
             valid_loader = loaders.enter_context(build.build_test_loader(config, "valid"))
-        classes = build.read_classes(config)
         model, notes = build.build_model(config, args.pretrain, fresh=args.resume)
-        claim_folder(args.save_dir, config, args.resume, args.overwrite)
+        claim_folder(args.save_dir, config, args.resume)
         write_whole(args.save_dir / "classes.txt", "".join(f"{name}\n" for name in classes))
         for note in notes:
             print(note)
+        frozen = build.freeze_trunk(config, model)
         num_trained = sum(p.size for p in model.parameters() if not p.stop_gradient)
         print(
             f"{config.model.create_name}: {num_trained:,} trained parameters, "
@@ -148,6 +193,9 @@ def train(args: argparse.Namespace) -> int:
             accumulate=config.train.accumulate,
             clip_norm=config.train.clip_norm,
             clip_value=config.train.clip_value,
+            mix=Mix(config.train.mixup, config.train.cutmix),
+            ema=config.train.ema,
+            frozen=frozen,
             amp=config.train.amp,
             early_stop=config.train.early_stop,
             keep_checkpoints=config.train.keep_checkpoints,
@@ -161,7 +209,7 @@ def train(args: argparse.Namespace) -> int:
         try:
             progress = trainer.fit(
                 model,
-                build.build_loss(config),
+                build.build_loss(config, train_loader.dataset),
                 build.build_optimizer(config, model),
                 build.build_schedule(config),
                 train_loader,
@@ -177,8 +225,9 @@ def train(args: argparse.Namespace) -> int:
         print(f"best validation top-1 {progress.best:.4f} in epoch {progress.best_epoch}: {best}")
     else:
         print(f"no validation list, so these are the last epoch's weights: {best}")
-    saved = args.save_dir / "config.yaml"
-    print(f"predict:    python infer.py --config {saved} --weights {best} VIDEO")
+    if config.test.filelist:
+        print(f"evaluate:   python infer.py --weights {best} --split test")
+    print(f"predict:    python infer.py --weights {best} VIDEO")
     print(f"dashboards: visualdl --logdir {args.save_dir.parent}")
     return 0
 

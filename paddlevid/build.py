@@ -1,21 +1,41 @@
 """Building: a config -> loaders, network, loss, optimiser; nothing below it reads the config."""
 
+import difflib
 import re
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import paddle
+from numpy.typing import NDArray
 from paddle import nn
+from tqdm import tqdm
 
 from paddlevid.config import Config, ConfigError, ReaderConfig, TrainConfig
-from paddlevid.data.dataset import HMDB51Dataset, ListError, Sample, check_format, read_list
+from paddlevid.data.dataset import (
+    HMDB51Dataset,
+    ListError,
+    Sample,
+    VideoDataset,
+    check_format,
+    read_list,
+)
+from paddlevid.data.decode import DecodeError, is_pickled
 from paddlevid.data.loader import Loader
-from paddlevid.data.sample import BookSampler, DenseSampler, Sampler, SegmentSampler
+from paddlevid.data.sample import (
+    BookSampler,
+    DenseSampler,
+    LinspaceSampler,
+    Sampler,
+    SegmentSampler,
+)
 from paddlevid.data.transform import (
     CenterCrop,
     ColorJitter,
     Compose,
+    JitterScale,
     MultiScaleCrop,
     Normalize,
     RandomCrop,
@@ -23,13 +43,14 @@ from paddlevid.data.transform import (
     Resize,
     ResizeShortSide,
     TenCrops,
-    ThreeCrops,
+    UniformCrop,
 )
+from paddlevid.losses import WeightedCrossEntropy
 from paddlevid.models import create_model
-from paddlevid.optim import Schedule, create_optimizer
+from paddlevid.optim import Schedule, create_optimizer, group_parameters
 from paddlevid.weights import download, load_weights, read_weights
 
-_CROPS = {1: CenterCrop, 3: ThreeCrops, 10: TenCrops}
+_CROPS = {1: CenterCrop, 3: UniformCrop, 10: TenCrops}
 
 
 def build_sampler(config: Config, section: TrainConfig | ReaderConfig) -> Sampler:
@@ -38,6 +59,8 @@ def build_sampler(config: Config, section: TrainConfig | ReaderConfig) -> Sample
     seg_num = section.seg_num or model.seg_num
     if model.sampling == "dense":
         return DenseSampler(seg_num * model.seglen, model.interval)
+    if model.sampling == "linspace":
+        return LinspaceSampler(seg_num * model.seglen, model.interval, model.target_fps)
     return (BookSampler if model.sampling == "book" else SegmentSampler)(seg_num, model.seglen)
 
 
@@ -54,7 +77,10 @@ def build_train_transform(config: Config) -> Compose:
         crop = MultiScaleCrop(train.target_size, train.crop_scales, train.crop_positions)
     else:
         crop = RandomCrop(train.target_size)
-    steps = [_resize(config, train.short_size), crop]
+    resize = _resize(config, train.short_size)
+    if train.jitter_scale and not config.model.fixed_size:
+        resize = JitterScale(*train.jitter_scale)
+    steps = [resize, crop]
     if train.flip:
         steps.append(RandomFlip(train.flip))
     if train.color_jitter:
@@ -89,25 +115,63 @@ def _read_split(config: Config, name: str) -> list[Sample]:
     return samples
 
 
-def build_train_loader(config: Config) -> Loader:
-    """The training clips, shuffled and augmented."""
+def _dataset_class(samples: list[Sample]) -> type[VideoDataset]:
+    """Only an HMDB51Dataset looks for labels inside .pkl files."""
+    return HMDB51Dataset if any(is_pickled(sample.path) for sample in samples) else VideoDataset
+
+
+def build_train_loader(config: Config, classes: Sequence[str]) -> Loader:
+    """The training clips, shuffled and augmented; `classes` are the names of the labels."""
     train = config.train
-    dataset = HMDB51Dataset(
-        _read_split(config, "train"),
+    samples = _read_split(config, "train")
+    dataset = _dataset_class(samples)(
+        samples,
         build_sampler(config, train),
         build_train_transform(config),
         num_classes=config.model.num_classes,
         train=True,
         seed=train.seed,
+        no_flip=_no_flip_labels(config, classes),
     )
+    weights = None
+    if train.balance == "sampling":
+        labels = read_labels(dataset)
+        counts = np.bincount(labels[labels >= 0], minlength=config.model.num_classes)
+        # A clip without a label is drawn now and then, to be counted, but not as often as a class.
+        weights = np.where(labels < 0, 1 / len(labels), 1 / np.maximum(counts, 1)[labels])
     return Loader(
         dataset,
         train.batch_size,
         shuffle=True,
+        weights=weights,
         seed=train.seed,
         num_workers=train.num_reader_threads,
         max_bad_samples=train.max_bad_samples,
     )
+
+
+def _no_flip_labels(config: Config, classes: Sequence[str]) -> list[int]:
+    names = config.train.no_flip_classes
+    for name in names:
+        if name not in classes:
+            near = difflib.get_close_matches(name, classes, n=3) or list(classes)[:10]
+            raise ConfigError(
+                f"TRAIN.no_flip_classes names {name!r}, which is no class; did you mean "
+                f"{', '.join(near)}?"
+            )
+    return [classes.index(name) for name in names]
+
+
+def read_labels(dataset: VideoDataset) -> NDArray[np.int64]:
+    """The label of each clip of a data set: (N,), -1 where its .pkl cannot be read."""
+    labels = []
+    for sample in tqdm(dataset.samples, "reading labels", leave=False, disable=None):
+        try:
+            label = dataset.label_of(sample)
+        except DecodeError:
+            label = None
+        labels.append(-1 if label is None else label)
+    return np.array(labels)
 
 
 def describe_list(loader: Loader) -> str:
@@ -134,7 +198,12 @@ def build_reader(
             f"num_clips = {reader.num_clips}: MODEL.sampling = 'book' knows a single clip of a "
             "video; set MODEL.sampling = 'segments'"
         )
-    dataset = HMDB51Dataset(
+    if config.train.no_flip_classes and reader.crops == 10:
+        raise ConfigError(
+            "crops = 10 scores mirrored clips too, but TRAIN.no_flip_classes says that a mirror "
+            "image can be another class: set crops to 1 or 3"
+        )
+    dataset = _dataset_class(samples)(
         samples,
         build_sampler(config, reader),
         build_test_transform(config, reader),
@@ -168,16 +237,25 @@ def build_model(
     if fresh:
         return model, []
     if model_config.pretrained and not pretrain:
+        if not hasattr(model, "imagenet_weights"):
+            raise ConfigError(
+                f"MODEL.pretrained = {model_config.pretrained!r}: Paddle publishes no weights for "
+                f"{model_config.create_name}; give a file of weights as --pretrain FILE"
+            )
         pretrain = Path(download(*model.imagenet_weights))
     if not pretrain:
         return model, []
     weights = read_weights(pretrain)
-    if "conv1.weight" in weights:  # of an image network: its trunk without a prefix, and "fc"
+    if hasattr(model, "trunk") and "conv1.weight" in weights:
+        # of an image network: the trunk without a prefix, and "fc"
         trunk = {name: weights[name] for name in weights if not name.startswith("fc.")}
         load_weights(model.trunk, trunk, pretrain)
         return model, [f"the trunk starts from {pretrain}, the classifier afresh"]
-    left = load_weights(model, weights, pretrain, new_head="fc")
     notes = [f"starts from {pretrain}"]
+    if hasattr(model, "resize_embeddings"):
+        weights, resized = model.resize_embeddings(weights)
+        notes += [f"with {name} resized for other frames" for name in resized]
+    left = load_weights(model, weights, pretrain, new_head=model.classifier)
     if left:
         notes.append(
             f"except {' and '.join(left)}: another number of classes, so freshly initialised"
@@ -190,9 +268,36 @@ def load_all_weights(model: nn.Layer, file: Path) -> None:
     load_weights(model, read_weights(file), file)
 
 
-def build_loss(config: Config) -> nn.Layer:
-    """Cross-entropy of logits (N, K) and labels (N,)."""
-    return nn.CrossEntropyLoss(label_smoothing=config.train.label_smoothing)
+def build_loss(config: Config, dataset: VideoDataset | None = None) -> nn.Layer:
+    """Cross-entropy of logits (N, K) and labels (N,).
+
+    With the training clips and TRAIN.balance = "loss", a class counts the more the rarer it is; the
+    mean weight of a clip is 1.
+    """
+    train = config.train
+    if dataset is None or train.balance != "loss":
+        return nn.CrossEntropyLoss(label_smoothing=train.label_smoothing)
+    labels = read_labels(dataset)
+    counts = np.bincount(labels[labels >= 0], minlength=config.model.num_classes)
+    weights = counts.sum() / np.maximum(counts, 1) / max(np.count_nonzero(counts), 1)
+    return WeightedCrossEntropy(weights.tolist(), train.label_smoothing)
+
+
+def freeze_trunk(config: Config, model: nn.Layer) -> list[nn.Layer]:
+    """With TRAIN.freeze_trunk, stop training all but the classifier: -> what stays as it is.
+
+    The trainer keeps these layers in evaluation mode, so that batch norms do not move either.
+    """
+    if not config.train.freeze_trunk:
+        return []
+    for name, parameter in model.named_parameters():
+        if not name.startswith(f"{model.classifier}."):
+            parameter.stop_gradient = True
+    return [
+        layer
+        for name, layer in model.named_children()
+        if name != model.classifier and layer.parameters()  # a dropout goes on
+    ]
 
 
 def build_schedule(config: Config) -> Schedule:
@@ -212,12 +317,16 @@ def build_schedule(config: Config) -> Schedule:
 def build_optimizer(config: Config, model: nn.Layer) -> paddle.optimizer.Optimizer:
     """The optimiser of the parameters that are trained."""
     train = config.train
-    return create_optimizer(
-        train.optimizer,
-        [p for p in model.parameters() if not p.stop_gradient],
-        momentum=train.momentum,
-        nesterov=train.nesterov,
+    groups = group_parameters(
+        model,
         weight_decay=train.l2_weight_decay,
+        no_decay=train.no_decay,
+        bias_lr=train.bias_lr,
+        trunk_lr=train.trunk_lr,
+        layer_decay=1.0 if train.freeze_trunk else train.layer_decay,
+    )
+    return create_optimizer(
+        train.optimizer, groups, momentum=train.momentum, nesterov=train.nesterov
     )
 
 

@@ -49,20 +49,23 @@ class ModelConfig:
     num_layers: int = 50  # of the ResNet, where name is TSN
     arguments: dict = field(default_factory=dict)  # more arguments of create_model
     pretrained: str = ""  # "imagenet": start from Paddle's published weights of the trunk
-    seg_num: int = 3  # S, segments of a video (dense: frames of the clip)
+    seg_num: int = 3  # S, segments of a video (dense, linspace: frames of the clip, with seglen 1)
     seglen: int = 1  # consecutive frames from each segment
-    sampling: str = "segments"  # or "book" (its own rule), or "dense" (one window of frames)
-    interval: int = 1  # dense: every interval-th frame of the window
+    # or "book" (its own rule), "dense" (one window of frames), "linspace" (one of a fixed duration)
+    sampling: str = "segments"
+    interval: int = 1  # dense, linspace: every interval-th frame of the window
+    target_fps: float = 30.0  # linspace: the rate for which interval is meant
     fixed_size: tuple[int, ...] = ()  # (height, width) to resize to, instead of the short side
     image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # RGB, of values in 0 .. 1
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
         _check_one_of(self, "format", "pkl", "jpg", "mp4", "video")
-        _check_one_of(self, "sampling", "segments", "book", "dense")
+        _check_one_of(self, "sampling", "segments", "book", "dense", "linspace")
         _check_one_of(self, "pretrained", "", "imagenet")
         _check_one_of(self, "num_layers", 18, 34, 50, 101, 152)
         _check_at_least(self, 1, "num_classes", "seg_num", "seglen", "interval")
+        _check(self, "target_fps", self.target_fps > 0, "frames a second, above 0")
         _check(
             self,
             "arguments",
@@ -124,14 +127,19 @@ class TrainConfig:
     seg_num: int | None = None  # instead of the model's
     num_reader_threads: int = 0  # loading processes; 0 = in the main one
     max_bad_samples: float = 0.01  # share of unreadable clips above which the run stops
+    balance: str = ""  # classes of unlike size: "loss" weighs the rare ones up, "sampling" repeats
     # augmentation, one draw for all frames of a clip
     short_size: int = 240  # pixels of the short side after resizing
+    jitter_scale: tuple[int, ...] = ()  # (low, high): a random short side, instead of short_size
     target_size: int = 224  # pixels of the square that is cut out
     crop: str = "multiscale"  # or "random": no change of scale
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)  # of the short side
     crop_positions: int = 5  # or 13
-    flip: float = 0.5  # probability of mirroring; 0 where left and right are different classes
+    flip: float = 0.5  # probability of mirroring
+    no_flip_classes: tuple[str, ...] = ()  # names of classes whose mirror image is another class
     color_jitter: float = 0.0  # brightness, contrast, saturation: 1 - this .. 1 + this
+    mixup: float = 0.0  # alpha of mixing two clips (0.2 to 0.8 are usual); 0 = off
+    cutmix: float = 0.0  # alpha of pasting a box of another clip (1.0 is usual); 0 = off
     # optimisation
     optimizer: str = "momentum"  # or "adamw"
     learning_rate: float = 0.01
@@ -143,6 +151,12 @@ class TrainConfig:
     momentum: float = 0.9
     nesterov: bool = False
     l2_weight_decay: float = 0.0
+    no_decay: tuple[str, ...] = ()  # what it leaves out, of "bias", "norm" and "embedding"
+    bias_lr: float = 1.0  # times the rate, for biases (Caffe's networks: 2)
+    trunk_lr: float = 1.0  # times the rate, for all but the classifier
+    freeze_trunk: bool = False  # train the classifier alone; batch norms stay as they are
+    layer_decay: float = 1.0  # transformers: times the rate, for each block below the classifier
+    ema: float = 0.0  # decay of an average of the weights, which is evaluated and kept; 0 = off
     clip_norm: float = 0.0  # largest global norm of the gradients; 0 = no limit
     clip_value: float = 0.0  # then the largest size of each; 0 = no limit
     label_smoothing: float = 0.0
@@ -158,18 +172,30 @@ class TrainConfig:
         _check_at_least(self, 1, "target_size", "keep_checkpoints")
         _check_at_least(
             self, 0, "num_reader_threads", "color_jitter", "learning_rate", "warmup_epochs",
-            "l2_weight_decay", "clip_norm", "clip_value", "seed", "early_stop",
+            "l2_weight_decay", "clip_norm", "clip_value", "seed", "early_stop", "mixup", "cutmix",
+            "bias_lr", "trunk_lr",
         )  # fmt: skip
         _check(self, "seed", self.seed < 2**32, f"at most {2**32 - 1}")
         for key in ("flip", "max_bad_samples"):
             _check(self, key, 0 <= getattr(self, key) <= 1, "a share from 0 to 1")
-        for key in ("momentum", "label_smoothing"):
+        for key in ("momentum", "label_smoothing", "ema"):
             _check(self, key, 0 <= getattr(self, key) < 1, "a number from 0 to below 1")
         _check_one_of(self, "crop", "multiscale", "random")
         _check_one_of(self, "crop_positions", 5, 13)
         _check_one_of(self, "optimizer", "momentum", "adamw")
         _check_one_of(self, "lr_policy", "multistep", "constant", "cosine")
         _check_one_of(self, "lr_per", "epoch", "step")
+        _check_one_of(self, "balance", "", "loss", "sampling")
+        _check(self, "layer_decay", 0 < self.layer_decay <= 1, "a factor above 0 and at most 1")
+        kinds = ("bias", "norm", "embedding")
+        _check(self, "no_decay", set(self.no_decay) <= set(kinds), f"some of {', '.join(kinds)}")
+        low, high = self.jitter_scale if len(self.jitter_scale) == 2 else (0, 0)
+        _check(
+            self,
+            "jitter_scale",
+            not self.jitter_scale or 1 <= low <= high,
+            "(low, high) in pixels of the short side, or nothing",
+        )
         _check(
             self,
             "crop_scales",
@@ -382,9 +408,13 @@ def _build(sections: Mapping[str, Mapping[str, object]], places: Mapping, path: 
 def _check_crop(built: Mapping, name: str, where: str) -> None:
     """ConfigError where the square of a section does not fit into its resized frames."""
     section, fixed_size = built[name], built["model"].fixed_size
-    room = min(fixed_size) if fixed_size else section.short_size
+    jitter_scale = getattr(section, "jitter_scale", ())
+    room, limit = section.short_size, f"short_size = {section.short_size}"
+    if jitter_scale:
+        room, limit = jitter_scale[0], f"the lower jitter_scale, {jitter_scale[0]}"
+    if fixed_size:
+        room, limit = min(fixed_size), f"MODEL.fixed_size = {fixed_size}"
     if getattr(section, "crop", "") != "multiscale" and section.target_size > room:
-        limit = f"MODEL.fixed_size = {fixed_size}" if fixed_size else f"short_size = {room}"
         raise ConfigError(
             f"{where}: [{name.upper()}] target_size = {section.target_size}: needs at most {limit}"
         )
@@ -395,11 +425,23 @@ def _without_effect(built: Mapping) -> Iterator[tuple[str, str, str]]:
     model, train = built["model"], built["train"]
     if model.name.upper() != "TSN":
         yield "model", "num_layers", "as MODEL.name says which network it is"
-    if model.sampling != "dense":
-        yield "model", "interval", "without MODEL.sampling = 'dense'"
+    if model.sampling not in ("dense", "linspace"):
+        yield "model", "interval", "without MODEL.sampling = 'dense' or 'linspace'"
+    if model.sampling != "linspace":
+        yield "model", "target_fps", "without MODEL.sampling = 'linspace'"
     if model.fixed_size:
         for name in ("train", "valid", "test", "infer"):
             yield name, "short_size", "with MODEL.fixed_size"
+        yield "train", "jitter_scale", "with MODEL.fixed_size"
+    elif train.jitter_scale:
+        yield "train", "short_size", "with TRAIN.jitter_scale"
+    if not train.flip:
+        yield "train", "no_flip_classes", "with TRAIN.flip = 0"
+    if not train.l2_weight_decay:
+        yield "train", "no_decay", "without TRAIN.l2_weight_decay"
+    if train.freeze_trunk:
+        for key in ("trunk_lr", "layer_decay"):
+            yield "train", key, "with TRAIN.freeze_trunk"
     if train.crop != "multiscale":
         yield "train", "crop_scales", f"with TRAIN.crop = {train.crop!r}"
         yield "train", "crop_positions", f"with TRAIN.crop = {train.crop!r}"
@@ -457,7 +499,7 @@ def _describe(hint: object) -> str:
     if isinstance(hint, types.UnionType):
         return _describe(typing.get_args(hint)[0]) + ", or None"
     if typing.get_origin(hint) is tuple:
-        kind = {int: "whole numbers", float: "numbers"}[typing.get_args(hint)[0]]
+        kind = {int: "whole numbers", float: "numbers", str: "texts"}[typing.get_args(hint)[0]]
         return f"a list of {kind}"
     return names.get(hint, 'a dictionary, such as {"dropout": 0.5}')
 

@@ -1,7 +1,9 @@
-"""Optimisation: learning rate as a function of progress, optimisers, clipping of gradients."""
+"""Optimisation: learning rates, parameter groups, optimisers, clipping, averages of weights."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import paddle
@@ -46,28 +48,110 @@ class Schedule:
         return self.rate
 
 
+def group_parameters(
+    model: nn.Layer,
+    *,
+    weight_decay: float = 0.0,
+    no_decay: Collection[str] = (),
+    bias_lr: float = 1.0,
+    trunk_lr: float = 1.0,
+    layer_decay: float = 1.0,
+) -> list[dict]:
+    """The trained parameters in groups of one learning rate and decay, as Paddle's optimisers take.
+
+    Args:
+        no_decay: kinds of parameters without weight decay: "bias", "norm" (its scale and offset),
+            "embedding" (class token, positions, times).
+        bias_lr: times the rate, for biases of convolutions and linear layers.
+        trunk_lr: times the rate, for all but `model.classifier`.
+        layer_decay: a factor for each block between a parameter and the classifier (Clark et al.
+            2020, ELECTRA); the network must have `blocks`.
+
+    Raises ValueError for layer_decay with a network that has no `blocks`.
+    """
+    depth = len(getattr(model, "blocks", ()))
+    if layer_decay != 1 and not depth:
+        raise ValueError(
+            f"layer_decay = {layer_decay} needs a transformer, which has blocks; a "
+            f"{type(model).__name__} has none: leave it at 1"
+        )
+    groups: dict[tuple[float, float], list[paddle.Tensor]] = {}
+    for prefix, layer in model.named_sublayers(include_self=True):
+        for name, parameter in layer.named_parameters(include_sublayers=False):
+            if parameter.stop_gradient:
+                continue
+            kind = _kind_of(layer, name)
+            rate = bias_lr if kind == "bias" else 1.0
+            if prefix != model.classifier:
+                rate *= trunk_lr
+                block = re.match(r"blocks\.(\d+)", prefix)
+                below = depth - 1 - int(block[1]) if block else depth if prefix != "norm" else -1
+                rate *= layer_decay ** (below + 1)
+            decay = 0.0 if kind in no_decay else weight_decay
+            groups.setdefault((rate, decay), []).append(parameter)
+    return [
+        {"params": parameters, "learning_rate": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+    ]
+
+
+def _kind_of(layer: nn.Layer, name: str) -> str:
+    """ "norm", "bias", "weight" or "embedding"."""
+    if isinstance(layer, (nn.LayerNorm, nn.BatchNorm2D, nn.BatchNorm3D)):
+        return "norm"
+    return name if name in ("weight", "bias") else "embedding"
+
+
 def create_optimizer(
     name: str,
-    parameters: Sequence[paddle.Tensor],
+    groups: Sequence[dict],
     *,
     momentum: float = 0.9,
     nesterov: bool = False,
-    weight_decay: float = 0.0,
 ) -> paddle.optimizer.Optimizer:
-    """Momentum SGD with L2 decay, or AdamW with decoupled decay; the rate is set at each step."""
+    """Momentum SGD with L2 decay, or AdamW with decoupled decay; the rate is set at each step.
+
+    Args:
+        groups: of `group_parameters`.
+    """
     if name == "adamw":
-        return paddle.optimizer.AdamW(
-            learning_rate=0.0, parameters=parameters, beta1=momentum, weight_decay=weight_decay
-        )
+        return paddle.optimizer.AdamW(learning_rate=0.0, parameters=list(groups), beta1=momentum)
     if name != "momentum":
         raise ValueError(f"unknown optimiser {name!r}; there are 'momentum' and 'adamw'")
     return paddle.optimizer.Momentum(
-        learning_rate=0.0,
-        momentum=momentum,
-        use_nesterov=nesterov,
-        weight_decay=paddle.regularizer.L2Decay(weight_decay) if weight_decay else None,
-        parameters=parameters,
+        learning_rate=0.0, momentum=momentum, use_nesterov=nesterov, parameters=list(groups)
     )
+
+
+class WeightAverage:
+    """Exponential moving average of all weights of a network, batch-norm statistics too.
+
+    The first steps count less: the decay is at most (1 + step) / (10 + step), as in TensorFlow.
+    """
+
+    def __init__(self, model: nn.Layer, decay: float) -> None:
+        self.model = model
+        self.decay = decay
+        self.weights = {name: tensor.clone() for name, tensor in self._current().items()}
+
+    def _current(self) -> dict[str, paddle.Tensor]:
+        return {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
+
+    def update(self, step: int) -> None:
+        """Take the weights after step number `step`, counted from 1."""
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        for name, tensor in self._current().items():
+            self.weights[name] = paddle.lerp(self.weights[name], tensor, share)
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """While it is active, the network has the average as its weights."""
+        own = {name: tensor.clone() for name, tensor in self._current().items()}
+        self.model.set_state_dict(self.weights)
+        try:
+            yield
+        finally:
+            self.model.set_state_dict(own)
 
 
 def clip_gradients(parameters: Sequence[paddle.Tensor], norm: float, value: float) -> None:

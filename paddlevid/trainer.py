@@ -24,8 +24,9 @@ from paddlevid.checkpoint import (
 )
 from paddlevid.dashboard import Dashboard
 from paddlevid.data.loader import Batch, Loader
+from paddlevid.data.mix import Mix
 from paddlevid.metrics import Evaluation, num_hits, score_views
-from paddlevid.optim import Schedule, clip_gradients
+from paddlevid.optim import Schedule, WeightAverage, clip_gradients
 from paddlevid.weights import load_weights, write_weights
 
 
@@ -51,17 +52,25 @@ def train_step(
     batches: Sequence[Batch],
     clip_norm: float = 0.0,
     clip_value: float = 0.0,
+    mix: Mix = Mix(),  # noqa: B008  it is frozen
+    rng: np.random.Generator | None = None,
 ) -> StepResult:
     """One step on several batches whose gradients add up to those of one large batch.
+
+    `rng` is for `mix`, which does nothing unless asked. Hits are of a clip's own label.
 
     Raises FloatingPointError, before the weights change, when the loss is not finite.
     """
     result = StepResult(num_clips=sum(len(batch.labels) for batch in batches))
     for batch in batches:
-        labels = paddle.to_tensor(batch.labels)
+        mixed = mix(batch.clips, batch.labels, rng)
+        labels, partners = paddle.to_tensor(mixed.labels), paddle.to_tensor(mixed.partners)
         with paddle.amp.auto_cast(enable=scaler.is_enable()):
-            logits = model(paddle.to_tensor(batch.clips))
-            loss = loss_fn(logits, labels) * (len(batch.labels) / result.num_clips)
+            logits = model(paddle.to_tensor(mixed.clips))
+            loss = loss_fn(logits, labels)
+            if mixed.share < 1:
+                loss = mixed.share * loss + (1 - mixed.share) * loss_fn(logits, partners)
+            loss = loss * (len(batch.labels) / result.num_clips)
         scaler.scale(loss).backward()
         result.loss += loss.item()  # waits for the device
         scores = logits.detach().astype("float32").numpy()
@@ -129,6 +138,9 @@ class Settings:
     accumulate: int = 1
     clip_norm: float = 0.0
     clip_value: float = 0.0
+    mix: Mix = Mix()
+    ema: float = 0.0  # decay of the average of the weights that is evaluated and kept; 0 = off
+    frozen: Sequence[nn.Layer] = ()  # layers that stay in evaluation mode
     amp: bool = False
     early_stop: int = 0  # epochs without a better validation result; 0 = never
     keep_checkpoints: int = 2
@@ -161,6 +173,7 @@ def fit(
     """
     scaler = paddle.amp.GradScaler(enable=settings.amp)
     progress = Progress()
+    average = WeightAverage(model, settings.ema) if settings.ema else None
     if resume:
         state, problems = load_checkpoint(settings.folder / "checkpoints")
         for problem in problems:
@@ -170,6 +183,9 @@ def fit(
                 f"--resume: the training list had {state['training_list']} and now has "
                 f"{settings.training_list}: use the same list, or start anew"
             )
+        if average:  # of the weights that are in the network when it is made
+            load_weights(model, state["average"], settings.folder)
+            average = WeightAverage(model, settings.ema)
         load_weights(model, state["model"], settings.folder)
         load_optimizer_state(optimizer, model, state["optimizer"])
         if settings.amp:
@@ -182,6 +198,7 @@ def fit(
             "model": model.state_dict(),
             "optimizer": optimizer_state(optimizer, model),
             "scaler": scaler.state_dict(),
+            "average": average.weights if average else {},
             "progress": asdict(progress),
             "config": settings.config,
             "training_list": settings.training_list,
@@ -206,6 +223,8 @@ def fit(
                 )
                 break
             model.train()
+            for layer in settings.frozen:
+                layer.eval()
             bar.set_description(f"epoch {progress.epoch + 1}/{settings.epochs}", refresh=False)
             batches = train_loader.batches(progress.epoch, progress.batch)
             for group in _timed(_groups(batches, settings.accumulate), progress):
@@ -215,12 +234,14 @@ def fit(
                     dashboard.log_image(0, "train", "input", picture)
                 rate = schedule(progress.epoch + progress.batch / len(train_loader))
                 optimizer.set_lr(rate)
-                paddle.seed(_step_seed(settings.seed, progress.step))
+                seed = np.random.SeedSequence([settings.seed, progress.step])
+                paddle.seed(int(seed.generate_state(1)[0]))  # dropout; the same after a resume
                 started = time.perf_counter()
                 try:
                     result = train_step(
                         model, loss_fn, optimizer, scaler, group,
                         settings.clip_norm, settings.clip_value,
+                        settings.mix, np.random.default_rng(seed),
                     )  # fmt: skip
                 except FloatingPointError as error:
                     raise FloatingPointError(
@@ -229,6 +250,8 @@ def fit(
                         "for clips with odd values"
                     ) from None
                 progress.step += 1
+                if average:
+                    average.update(progress.step)
                 progress.batch = group[-1].number + 1
                 _count(progress, result, time.perf_counter() - started)
                 dashboard.log(
@@ -247,7 +270,8 @@ def fit(
             if not progress.sums:
                 raise ValueError("none of the training clips could be read")
             try:
-                _end_epoch(model, loss_fn, valid_loader, settings, progress, dashboard, stop)
+                with average.in_place() if average else contextlib.nullcontext():
+                    _end_epoch(model, loss_fn, valid_loader, settings, progress, dashboard, stop)
             except _Stopped:
                 raise Interrupted(save()) from None
             _write_bad_samples(settings.folder, train_loader, valid_loader)
@@ -273,6 +297,11 @@ def _end_epoch(
     best = valid_loader is None
     if valid_loader is not None:
         evaluation = evaluate(model, valid_loader, loss_fn, title="validating", stop=stop.check)
+        if not np.isfinite(evaluation.loss):
+            raise FloatingPointError(
+                f"the validation loss became {evaluation.loss} after epoch {epoch}: lower "
+                "TRAIN.learning_rate, or set TRAIN.clip_norm or TRAIN.warmup_epochs"
+            )
         top1, top5 = evaluation.top_k(1), evaluation.top_k(5)
         line += f" | val loss {evaluation.loss:.4f} top-1 {top1:.4f} top-5 {top5:.4f}"
         line += f" of {len(evaluation.labels)} clips"
@@ -336,11 +365,6 @@ def _figures(progress: Progress) -> dict[str, str]:
         "clips/s": f"{sums['clips'] / seconds:.1f}",
         "wait": f"{progress.waited / seconds:.0%}",
     }
-
-
-def _step_seed(seed: int, step: int) -> int:
-    """The seed of a step's dropout; a resumed run draws the same."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
 
 
 def _write_bad_samples(folder: Path, *loaders: Loader | None) -> None:

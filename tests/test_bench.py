@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from paddlevid import models
 from paddlevid.bench import __main__ as bench
 
 MACHINE = {"processor", "cores", "threads", "paddle", "python", "numpy", "peak_memory_mb"}
@@ -27,6 +28,40 @@ def test_each_bench_prints_one_json_line(words, figures, capsys):
     assert result.keys() >= figures | MACHINE
     assert all(result[name] > 0 for name in figures)
     assert (result["bench"], result["clips"], result["steps"]) == (words[0], 2, 2)
+
+
+SMALL = {
+    "eco_lite": {"width": 8},
+    "eco_full": {"width": 8},
+    "timesformer_base": {"dim": 16, "depth": 2, "num_heads": 2, "image_size": 32},
+}
+
+
+@pytest.mark.parametrize("what", ["train", "infer"])
+@pytest.mark.parametrize("model", SMALL)
+def test_each_network_can_be_measured_and_made_small(what, model, capsys):
+    words = [what, "--model", model, "--arguments", json.dumps(SMALL[model])]
+    assert (
+        bench.main([*words, "--clips", "2", "--frames", "2", "--size", "32", "--steps", "1"]) == 0
+    )
+    result = json.loads(capsys.readouterr().out)
+    assert result["clips_per_second"] > 0
+    assert (result["bench"], result["model"], result["arguments"]) == (what, model, SMALL[model])
+
+
+def test_the_arguments_reach_the_network(monkeypatch, capsys):
+    made = []
+    create_model = models.create_model
+
+    def watching(*words, **named):
+        made.append(create_model(*words, **named))
+        return made[-1]
+
+    monkeypatch.setattr(models, "create_model", watching)
+    words = ["--model", "eco_lite", "--arguments", '{"width": 6}']
+    for what in ("train", "infer"):
+        assert bench.main([what, *words, "--clips", "1", "--size", "16", "--steps", "1"]) == 0
+    assert [model.fc.weight.shape[0] for model in made] == [8 * 6] * 2
 
 
 def test_paddles_own_settings_can_be_measured():
@@ -54,6 +89,9 @@ def test_a_folder_of_real_videos_can_be_used(video, capsys):
     ("words", "message"),
     [
         (["infer", "--model", "tsn_r19"], "unknown model 'tsn_r19'"),
+        (["train", "--arguments", '{"depth": 3}'], "tsn_r50 has no argument 'depth'"),
+        (["train", "--arguments", "width=8"], "argument --arguments: needs a dictionary as JSON"),
+        (["train", "--arguments", "[8]"], "argument --arguments: needs a dictionary as JSON"),
         (["infer", "--steps", "0"], "needs a whole number from 1 up"),
         (["read", "--videos", "EMPTY"], "no videos in this folder"),
     ],

@@ -1,11 +1,14 @@
 """What is built from a config, and what is said where it cannot be."""
 
+import pickle
 from pathlib import Path
 
+import cv2
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from sklearn.utils.class_weight import compute_class_weight
 
 from paddlevid import build
 from paddlevid.config import (
@@ -16,11 +19,13 @@ from paddlevid.config import (
     TrainConfig,
     load_config,
 )
-from paddlevid.data.dataset import ListError, Sample
-from paddlevid.data.sample import BookSampler, DenseSampler, SegmentSampler
+from paddlevid.data.dataset import HMDB51Dataset, ListError, Sample, VideoDataset
+from paddlevid.data.loader import BadSamplesError
+from paddlevid.data.sample import BookSampler, DenseSampler, LinspaceSampler, SegmentSampler
 from paddlevid.data.transform import (
     CenterCrop,
     ColorJitter,
+    JitterScale,
     MultiScaleCrop,
     Normalize,
     RandomCrop,
@@ -28,8 +33,9 @@ from paddlevid.data.transform import (
     Resize,
     ResizeShortSide,
     TenCrops,
-    ThreeCrops,
+    UniformCrop,
 )
+from paddlevid.losses import WeightedCrossEntropy
 from paddlevid.optim import Schedule
 from paddlevid.weights import WeightsError, write_weights
 
@@ -38,6 +44,18 @@ def config(train: dict | None = None, reader: dict | None = None, **model: objec
     arguments = {"name": "tsn_r18", "num_classes": 2, "arguments": {"width": 8}, **model}
     readers = [ReaderConfig(**(reader or {})) for _ in range(3)]
     return Config(ModelConfig(**arguments), TrainConfig(**(train or {})), *readers)
+
+
+TINY = {
+    "tsn_r18": {"width": 8},
+    "eco_lite": {"width": 8},
+    "eco_full": {"width": 8},
+    "timesformer_base": {"dim": 8, "depth": 2, "num_heads": 2, "num_frames": 2, "image_size": 32},
+}
+
+
+def tiny(name: str, train: dict | None = None, **model: object) -> Config:
+    return config(train, name=name, **{"arguments": TINY[name], **model})
 
 
 # --- sampling and transforms ----------------------------------------------------------------------
@@ -52,8 +70,11 @@ def config(train: dict | None = None, reader: dict | None = None, **model: objec
         ({"sampling": "book"}, {"seg_num": 7}, BookSampler(7, 1)),
         ({"sampling": "dense", "seg_num": 8, "interval": 4}, {}, DenseSampler(8, 4)),
         ({"sampling": "dense", "seg_num": 4, "seglen": 2}, {}, DenseSampler(8, 1)),
+        ({"sampling": "linspace", "seg_num": 8}, {}, LinspaceSampler(8, 1, 30.0)),
+        ({"sampling": "linspace", "seg_num": 4, "seglen": 2, "interval": 3, "target_fps": 25.0},
+         {"seg_num": 5}, LinspaceSampler(10, 3, 25.0)),
     ],
-)
+)  # fmt: skip
 def test_the_sampler_is_the_configs(model, reader, expected):
     built = config(reader=reader, **model)
     assert build.build_sampler(built, built.test) == expected
@@ -84,8 +105,18 @@ def test_augmentation_that_is_off_is_left_out_and_other_is_added():
     assert list(steps)[-1] == ColorJitter(0.4)
 
 
+def test_a_random_short_side_replaces_the_fixed_one_but_not_a_fixed_size():
+    train = {"jitter_scale": (60, 80), "short_size": 64, "target_size": 56}
+    assert build.build_train_transform(config(train)).steps[0] == JitterScale(60, 80)
+    assert build.build_train_transform(config(train, fixed_size=(64, 80))).steps[0] == Resize(
+        64, 80
+    )
+    reader = ReaderConfig(short_size=64, target_size=56)
+    assert list(build.build_test_transform(config(train), reader).steps) == [ResizeShortSide(64)]
+
+
 @pytest.mark.parametrize(
-    ("crops", "expected"), [(1, CenterCrop(56)), (3, ThreeCrops(56)), (10, TenCrops(56))]
+    ("crops", "expected"), [(1, CenterCrop(56)), (3, UniformCrop(56)), (10, TenCrops(56))]
 )
 def test_evaluation_crops_as_the_config_says(crops, expected):
     reader = ReaderConfig(short_size=64, target_size=56, crops=crops)
@@ -98,9 +129,12 @@ def test_evaluation_crops_as_the_config_says(crops, expected):
 # --- loaders --------------------------------------------------------------------------------------
 
 
+NAMES = ["dark", "light"]
+
+
 def test_the_training_loader_reads_the_list_in_a_drawn_order(small_config):
     built = load_config(small_config, ["TRAIN.seed=3", "TRAIN.max_bad_samples=0.5"])
-    with build.build_train_loader(built) as loader:
+    with build.build_train_loader(built, NAMES) as loader:
         first, second = loader.batches(0)
         orders = [
             [int(i) for batch in loader.batches(epoch) for i in batch.indices] for epoch in (0, 1)
@@ -143,7 +177,7 @@ def test_samples_without_labels_are_read_for_prediction(small_config, small_data
 def test_a_list_that_is_not_there_says_how_to_make_one(small_config, tmp_path):
     built = load_config(small_config, [f"TRAIN.filelist={tmp_path / 'no.list'}"])
     with pytest.raises(ListError) as error:
-        build.build_train_loader(built)
+        build.build_train_loader(built, NAMES)
     text = str(error.value)
     assert text.startswith(f"there is no {tmp_path / 'no.list'}, which TRAIN.filelist names.")
     for part in ("make demo", "data_tools/avi2jpg.py", "-o TRAIN.filelist=FILE"):
@@ -166,7 +200,154 @@ def test_a_label_outside_the_classes_is_refused(small_config, tmp_path, video):
 def test_a_list_of_another_format_is_refused(small_config):
     built = load_config(small_config, ["MODEL.format=video"])
     with pytest.raises(ListError, match="'clip 1.pkl' is not one of the video files"):
-        build.build_train_loader(built)
+        build.build_train_loader(built, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "expected"),
+    [("clip.avi", "video", VideoDataset), ("clip", "jpg", VideoDataset),
+     ("clip.pkl", "pkl", HMDB51Dataset), ("clip.PKL", "pkl", HMDB51Dataset)],
+)  # fmt: skip
+def test_only_for_pickled_clips_labels_are_looked_for_inside(tmp_path, name, form, expected):
+    (tmp_path / "a.list").write_text(f"{name} 1\n")
+    files = {"filelist": str(tmp_path / "a.list")}
+    built = config(files, files, format=form)
+    for loader in (build.build_train_loader(built, NAMES), build.build_test_loader(built, "test")):
+        assert type(loader.dataset) is expected
+    samples = [Sample(tmp_path / "other.avi"), Sample(tmp_path / name)]
+    mixed = build.build_reader(built, built.infer, samples, labelled=False)
+    assert type(mixed.dataset) is expected
+
+
+# --- classes that must not be mirrored ------------------------------------------------------------
+
+
+def test_classes_that_must_not_be_mirrored_are_given_as_labels(small_config):
+    built = load_config(small_config, ["TRAIN.no_flip_classes=['light']"])
+    assert build.build_train_loader(built, ["dark", "light"]).dataset.no_flip == {1}
+    assert build.build_train_loader(built, ["light", "dark"]).dataset.no_flip == {0}
+    plain = build.build_train_loader(load_config(small_config), NAMES)
+    assert plain.dataset.no_flip == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "near"),
+    [
+        ("ligth", ["dark", "light"], "light"),
+        ("xyz", ["dark", "light"], "dark, light"),
+        ("xyz", [f"class {i}" for i in range(20)], ", ".join(f"class {i}" for i in range(10))),
+    ],
+)
+def test_an_unknown_class_is_refused_with_near_ones(small_config, name, classes, near):
+    built = load_config(small_config, [f"TRAIN.no_flip_classes=['{name}']"])
+    with pytest.raises(ConfigError) as error:
+        build.build_train_loader(built, classes)
+    expected = f"TRAIN.no_flip_classes names '{name}', which is no class; did you mean {near}?"
+    assert str(error.value) == expected
+
+
+def test_mirrored_views_are_refused_where_a_mirror_image_is_another_class(small_config):
+    overrides = ["TRAIN.no_flip_classes=['light']", "TEST.crops=10"]
+    with pytest.raises(
+        ConfigError, match="crops = 10 scores mirrored clips too, but TRAIN.no_flip"
+    ):
+        build.build_test_loader(load_config(small_config, overrides), "test")
+    build.build_test_loader(load_config(small_config, overrides[1:]), "test")
+    build.build_test_loader(load_config(small_config, [overrides[0], "TEST.crops=3"]), "test")
+
+
+# --- classes of unlike size -----------------------------------------------------------------------
+
+
+UNLIKE = [2, 0, 0, 1, 0, 1]  # of four classes; the last has no clips
+
+
+def listed(folder: Path, labels: list[int | None], balance: str, inside: bool, **train: object):
+    """A config whose training list has clips of these labels; None: a .pkl that is no pickle.
+
+    inside: the labels are in .pkl files; otherwise in the list, of videos that are not there.
+    """
+    lines = []
+    for number, label in enumerate(labels):
+        path = folder / f"clip{number}.pkl"
+        if label is None:
+            path.write_bytes(b"no pickle")
+        elif inside:
+            encoded = cv2.imencode(".jpg", np.full((32, 32, 3), 40 * label, np.uint8))[1].tobytes()
+            path.write_bytes(pickle.dumps((path.stem, label, [encoded])))
+        lines.append(f"{path.name}\n" if inside else f"clip{number}.avi {label}\n")
+    (folder / "a.list").write_text("".join(lines))
+    train = {"filelist": str(folder / "a.list"), "balance": balance, **train}
+    return config(train, format="pkl" if inside else "video", num_classes=4)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_sampling_weighs_a_clip_by_one_over_the_clips_of_its_class(tmp_path, inside):
+    loader = build.build_train_loader(listed(tmp_path, UNLIKE, "sampling", inside), "abcd")
+    assert loader.shuffle
+    np.testing.assert_allclose(loader.weights, [1, 1 / 3, 1 / 3, 1 / 2, 1 / 3, 1 / 2])
+
+
+@pytest.mark.parametrize("balance", ["", "loss"])
+def test_without_balanced_sampling_clips_have_no_weights(tmp_path, balance):
+    loader = build.build_train_loader(listed(tmp_path, UNLIKE, balance, False), "abcd")
+    assert loader.weights is None
+
+
+def test_a_clip_that_cannot_be_read_counts_for_no_class(tmp_path):
+    built = listed(tmp_path, [0, None, 0, 1], "sampling", True)
+    loader = build.build_train_loader(built, "abcd")
+    assert build.read_labels(loader.dataset).tolist() == [0, -1, 0, 1]
+    np.testing.assert_allclose(loader.weights, [1 / 2, 1 / 4, 1 / 2, 1])
+    loss = build.build_loss(listed(tmp_path, [0, None, 0, 1], "loss", True), loader.dataset)
+    np.testing.assert_allclose(loss.weights.numpy()[:2], [3 / 4, 3 / 2])
+
+
+def test_where_no_clip_can_be_read_the_reading_says_so_and_not_the_balancing(tmp_path):
+    for balance in ("sampling", "loss"):
+        built = listed(tmp_path, [None, None], balance, True)
+        loader = build.build_train_loader(built, "abcd")
+        build.build_loss(built, loader.dataset)
+        with pytest.raises(BadSamplesError, match="of 2 clips cannot be read"):
+            list(loader.batches())
+
+
+def test_a_label_in_a_pickle_outside_the_classes_is_refused_when_labels_are_read(tmp_path):
+    with pytest.raises(ListError, match=r"a.list, line 2: label 4 is outside 0 .. 3"):
+        build.build_train_loader(listed(tmp_path, [0, 4], "sampling", True), "abcd")
+
+
+def test_with_balanced_sampling_a_rare_class_is_drawn_as_often_as_a_common_one(tmp_path):
+    built = listed(
+        tmp_path, [1, 0, 0, 0, 0], "sampling", True, short_size=32, target_size=32, flip=0.0
+    )
+    loader = build.build_train_loader(built, "abcd")
+    epochs = [[batch.labels for batch in loader.batches(epoch)] for epoch in range(40)]
+    labels = np.concatenate([np.concatenate(batches) for batches in epochs])
+    assert len(labels) == 200
+    assert labels.mean() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_loss_weighs_rare_classes_up_and_a_clip_by_one_on_average(tmp_path, inside):
+    built = listed(tmp_path, UNLIKE, "loss", inside, label_smoothing=0.1)
+    dataset = build.build_train_loader(built, "abcd").dataset
+    loss = build.build_loss(built, dataset)
+    assert (type(loss), loss.label_smoothing) == (WeightedCrossEntropy, 0.1)
+    weights = loss.weights.numpy()
+    present = compute_class_weight("balanced", classes=np.arange(3), y=UNLIKE)
+    np.testing.assert_allclose(weights[:3], present, rtol=1e-6)  # 6/9, 6/6, 6/3
+    assert weights[UNLIKE].mean() == pytest.approx(1)
+    assert np.isfinite(weights[3])
+
+
+def test_the_loss_without_balancing_or_clips_is_the_plain_one(tmp_path):
+    built = listed(tmp_path, UNLIKE, "loss", False)
+    dataset = build.build_train_loader(built, "abcd").dataset
+    assert type(build.build_loss(built)) is nn.CrossEntropyLoss
+    for balance in ("", "sampling"):
+        built = listed(tmp_path, UNLIKE, balance, False)
+        assert type(build.build_loss(built, dataset)) is nn.CrossEntropyLoss
 
 
 # --- the network ----------------------------------------------------------------------------------
@@ -275,6 +456,102 @@ def test_evaluation_needs_all_weights(tmp_path):
         build.load_all_weights(other, tmp_path / "a.pdparams")
 
 
+@pytest.mark.parametrize(
+    ("name", "head"), [("eco_lite", "fc"), ("eco_full", "fc"), ("timesformer_base", "head")]
+)
+def test_pretraining_on_other_classes_leaves_the_classifier_of_each_network(tmp_path, name, head):
+    source, _ = build.build_model(tiny(name, {"seed": 5}, num_classes=7))
+    write_weights(tmp_path / "a.pdparams", source)
+    model, notes = build.build_model(tiny(name), tmp_path / "a.pdparams")
+    fresh, _ = build.build_model(tiny(name))
+    assert same(model, fresh, f"{head}.")
+    loaded, given = model.state_dict(), source.state_dict()
+    trunk = [key for key in loaded if not key.startswith(f"{head}.")]
+    assert len(trunk) == len(loaded) - 2
+    assert all((loaded[key].numpy() == given[key].numpy()).all() for key in trunk)
+    assert notes[0] == f"starts from {tmp_path / 'a.pdparams'}"
+    words = sorted(notes[1].split(":")[0].split())
+    assert words == ["and", "except", f"{head}.bias", f"{head}.weight"]
+
+
+@pytest.mark.parametrize("name", ["eco_lite", "timesformer_base"])
+def test_pretraining_on_the_same_classes_sets_all_weights_of_each_network(tmp_path, name):
+    source, _ = build.build_model(tiny(name, {"seed": 5}))
+    write_weights(tmp_path / "a.pdparams", source)
+    model, notes = build.build_model(tiny(name), tmp_path / "a.pdparams")
+    assert same(model, source)
+    assert len(notes) == 1
+
+
+def test_embeddings_for_other_frames_are_resized_with_a_word(tmp_path):
+    name = "timesformer_base"
+    source, _ = build.build_model(tiny(name, {"seed": 5}))
+    write_weights(tmp_path / "a.pdparams", source)
+    arguments = {**TINY[name], "num_frames": 4, "image_size": 48}
+    model, notes = build.build_model(tiny(name, arguments=arguments), tmp_path / "a.pdparams")
+    assert notes[1:] == [
+        f"with {key} resized for other frames" for key in ("pos_embed", "time_embed")
+    ]
+    assert same(model, source, "blocks.")
+    old, new = source.time_embed.numpy()[0], model.time_embed.numpy()[0]
+    np.testing.assert_array_equal(new, old[[0, 0, 1, 1]])
+    np.testing.assert_array_equal(model.pos_embed.numpy()[0, 0], source.pos_embed.numpy()[0, 0])
+    assert model.pos_embed.shape == [1, 1 + 3 * 3, 8]
+
+
+@pytest.mark.parametrize("name", ["eco_lite", "eco_full", "timesformer_base"])
+def test_networks_without_published_weights_say_so(name):
+    message = f"MODEL.pretrained = 'imagenet': Paddle publishes no weights for {name}; give a file"
+    with pytest.raises(ConfigError, match=message):
+        build.build_model(tiny(name, pretrained="imagenet"))
+
+
+def test_weights_that_are_given_do_for_networks_without_published_ones(tmp_path):
+    source, _ = build.build_model(tiny("eco_lite", {"seed": 5}))
+    write_weights(tmp_path / "a.pdparams", source)
+    built = tiny("eco_lite", pretrained="imagenet")
+    assert same(build.build_model(built, tmp_path / "a.pdparams")[0], source)
+
+
+def test_an_image_networks_weights_do_not_fit_a_network_without_a_trunk(imagenet, tmp_path):
+    with pytest.raises(WeightsError, match=r"resnet18.pdparams does not fit the network"):
+        build.build_model(tiny("eco_lite"), tmp_path / "resnet18.pdparams")
+
+
+# --- a trunk that is frozen -----------------------------------------------------------------------
+
+
+def test_nothing_is_frozen_unasked():
+    built = tiny("eco_lite")
+    model, _ = build.build_model(built)
+    before = [parameter.stop_gradient for parameter in model.parameters()]
+    assert build.freeze_trunk(built, model) == []
+    assert [parameter.stop_gradient for parameter in model.parameters()] == before
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [("tsn_r18", "fc"), ("eco_lite", "fc"), ("eco_full", "fc"), ("timesformer_base", "head")],
+)
+def test_of_a_frozen_trunk_nothing_moves(name, head):
+    built = tiny(name, {"freeze_trunk": True, "l2_weight_decay": 0.1})
+    model, _ = build.build_model(built)
+    frozen = build.freeze_trunk(built, model)
+    trained = {key for key, p in model.named_parameters() if not p.stop_gradient}
+    assert trained == {f"{head}.weight", f"{head}.bias"}
+    optimizer = build.build_optimizer(built, model)
+    before = {key: tensor.numpy().copy() for key, tensor in model.state_dict().items()}
+    model.train()
+    for layer in frozen:
+        layer.eval()
+    optimizer.set_lr(0.1)
+    clip = np.random.default_rng(0).normal(size=(2, 3, 2, 32, 32)).astype(np.float32)
+    nn.CrossEntropyLoss()(model(paddle.to_tensor(clip)), paddle.to_tensor([0, 1])).backward()
+    optimizer.step()
+    after = model.state_dict()
+    assert {key for key in before if (before[key] != after[key].numpy()).any()} == trained
+
+
 # --- loss, schedule, optimiser --------------------------------------------------------------------
 
 
@@ -308,10 +585,54 @@ def test_the_optimiser_is_the_configs():
     assert isinstance(adamw, paddle.optimizer.AdamW)
 
 
+def test_the_optimiser_moves_trunk_and_classifier_by_their_own_rates():
+    train = {"l2_weight_decay": 0.1, "no_decay": ("norm",), "trunk_lr": 0.25, "bias_lr": 2.0}
+    built = tiny("eco_lite", train)
+    model, _ = build.build_model(built)
+    optimizer = build.build_optimizer(built, model)
+    optimizer.set_lr(0.5)
+    clip = np.random.default_rng(0).normal(size=(2, 3, 2, 32, 32)).astype(np.float32)
+    nn.CrossEntropyLoss()(model(paddle.to_tensor(clip)), paddle.to_tensor([0, 1])).backward()
+    named = dict(model.named_parameters())
+    factors = {  # of the rate, and the decay
+        "fc.weight": (1, 0.1), "fc.bias": (2, 0.1), "conv1.conv.weight": (0.25, 0.1),
+        "conv1.conv.bias": (0.5, 0.1), "tail.res3a_bn.weight": (0.25, 0),
+        "tail.res3a_bn.bias": (0.25, 0), "conv1.bn.weight": (0.25, 0),
+    }  # fmt: skip
+    before = {key: named[key].numpy().copy() for key in factors}
+    gradients = {key: named[key].grad.numpy().copy() for key in factors}
+    optimizer.step()
+    for key, (factor, decay) in factors.items():
+        expected = before[key] - 0.5 * factor * (gradients[key] + decay * before[key])
+        near = 1e-5 * np.abs(expected).max()  # large gradients may leave a small difference
+        np.testing.assert_allclose(named[key].numpy(), expected, atol=near, err_msg=key)
+
+
+def test_the_decay_over_layers_is_the_configs():
+    built = tiny("timesformer_base", {"layer_decay": 0.5})
+    model, _ = build.build_model(built)
+    build.build_optimizer(built, model)
+    rates = {
+        key: parameter.optimize_attr["learning_rate"] for key, parameter in model.named_parameters()
+    }
+    some = (
+        "head.weight",
+        "norm.weight",
+        "blocks.1.mlp.fc1.weight",
+        "blocks.0.norm1.bias",
+        "cls_token",
+    )
+    assert [rates[key] for key in some] == [1, 1, 0.5, 0.25, 0.125]
+    built = tiny("tsn_r18", {"layer_decay": 0.5})
+    with pytest.raises(ValueError, match="layer_decay = 0.5 needs a transformer"):
+        build.build_optimizer(built, build.build_model(built)[0])
+
+
 def test_frozen_parameters_are_not_given_to_the_optimiser():
     model, _ = build.build_model(config(arguments={"width": 8, "partial_bn": True}))
     optimizer = build.build_optimizer(config(), model)
-    assert len(optimizer._parameter_list) == 20 + 2 + 2  # convolutions, a batch norm, classifier
+    given = [p for group in optimizer._parameter_list for p in group["params"]]
+    assert len(given) == 20 + 2 + 2  # convolutions, a batch norm, classifier
 
 
 # --- classes --------------------------------------------------------------------------------------

@@ -193,6 +193,20 @@ def test_a_config_cannot_be_changed(load):
         ("TRAIN.use_gpu=True", "train", "use_gpu", True),
         ("TRAIN.lr_steps=10,20", "train", "lr_steps", (10, 20)),
         ("TRAIN.lr_steps=[]", "train", "lr_steps", ()),
+        ("MODEL.sampling=linspace", "model", "sampling", "linspace"),
+        ("MODEL.target_fps=25", "model", "target_fps", 25.0),
+        ("TRAIN.balance=sampling", "train", "balance", "sampling"),
+        ("TRAIN.jitter_scale=256,320", "train", "jitter_scale", (256, 320)),
+        ("TRAIN.jitter_scale=[]", "train", "jitter_scale", ()),
+        ("TRAIN.no_flip_classes=['turn left']", "train", "no_flip_classes", ("turn left",)),
+        ("TRAIN.no_decay=['bias', 'norm']", "train", "no_decay", ("bias", "norm")),
+        ("TRAIN.mixup=1", "train", "mixup", 1.0),
+        ("TRAIN.cutmix=0.5", "train", "cutmix", 0.5),
+        ("TRAIN.bias_lr=2", "train", "bias_lr", 2.0),
+        ("TRAIN.trunk_lr=0", "train", "trunk_lr", 0.0),
+        ("TRAIN.freeze_trunk=true", "train", "freeze_trunk", True),
+        ("TRAIN.layer_decay=1", "train", "layer_decay", 1.0),
+        ("TRAIN.ema=0.99", "train", "ema", 0.99),
         ("TRAIN.filelist=C:\\new = old.list", "train", "filelist", "C:\\new = old.list"),
         ("TRAIN.filelist='it''s.list'", "train", "filelist", "its.list"),
         ("TEST.seg_num=None", "test", "seg_num", None),
@@ -240,6 +254,15 @@ def test_the_last_override_of_a_key_counts(load):
         (MODEL + "[TRAIN]\nlr_steps = 3\n", r"lr_steps = 3: needs a list of whole numbers$"),
         (MODEL + "[TRAIN]\nlr_steps = {3}\n", r"lr_steps = \{3\}: needs a list of whole numbers$"),
         (MODEL + "image_mean = '0.5'\n", r"image_mean = '0.5': needs a list of numbers$"),
+        (MODEL + "target_fps = 'x'\n", r"target_fps = 'x': needs a number$"),
+        (MODEL + "sampling = 3\n", r"sampling = 3: needs a text$"),
+        (MODEL + "[TRAIN]\njitter_scale = 3\n", r"jitter_scale = 3: needs a list of whole num"),
+        (MODEL + "[TRAIN]\nno_flip_classes = 'a'\n", r"no_flip_classes = 'a': needs a list of tex"),
+        (MODEL + "[TRAIN]\nno_flip_classes = [1]\n", r"no_flip_classes = \[1\]: needs a list of t"),
+        (MODEL + "[TRAIN]\nno_decay = 'bias'\n", r"no_decay = 'bias': needs a list of texts$"),
+        (MODEL + "[TRAIN]\nfreeze_trunk = 1\n", r"freeze_trunk = 1: needs True or False$"),
+        (MODEL + "[TRAIN]\nema = True\n", r"ema = True: needs a number$"),
+        (MODEL + "[TRAIN]\nmixup = [0.2]\n", r"mixup = \[0.2\]: needs a number$"),
         (MODEL + "[TEST]\nseg_num = 'x'\n", r"seg_num = 'x': needs a whole number, or None$"),
         (MODEL + "arguments = 3\n", r'arguments = 3: needs a dictionary, such as {"dropout": 0.5}'),
         (MODEL + "arguments = {1: 2}\n", r"arguments = \{1: 2\}: needs a dictionary"),
@@ -298,7 +321,9 @@ def test_yaml_runs_no_code(load, tmp_path):
     ("section", "line", "needs"),
     [
         ("MODEL", "format = 'avi'", "one of 'pkl', 'jpg', 'mp4', 'video'"),
-        ("MODEL", "sampling = 'x'", "one of 'segments', 'book', 'dense'"),
+        ("MODEL", "sampling = 'x'", "one of 'segments', 'book', 'dense', 'linspace'"),
+        ("MODEL", "target_fps = 0", "frames a second, above 0"),
+        ("MODEL", "target_fps = -30", "frames a second, above 0"),
         ("MODEL", "pretrained = 'x'", "one of '', 'imagenet'"),
         ("MODEL", "num_layers = 77", "one of 18, 34, 50, 101, 152"),
         ("MODEL", "seg_num = 0", "at least 1"),
@@ -321,6 +346,20 @@ def test_yaml_runs_no_code(load, tmp_path):
         ("TRAIN", "max_bad_samples = -0.1", "a share from 0 to 1"),
         ("TRAIN", "momentum = 1", "a number from 0 to below 1"),
         ("TRAIN", "label_smoothing = 1", "a number from 0 to below 1"),
+        ("TRAIN", "ema = 1", "a number from 0 to below 1"),
+        ("TRAIN", "ema = -0.5", "a number from 0 to below 1"),
+        ("TRAIN", "mixup = -0.1", "at least 0"),
+        ("TRAIN", "cutmix = -1", "at least 0"),
+        ("TRAIN", "bias_lr = -2", "at least 0"),
+        ("TRAIN", "trunk_lr = -0.1", "at least 0"),
+        ("TRAIN", "layer_decay = 0", "a factor above 0 and at most 1"),
+        ("TRAIN", "layer_decay = 1.1", "a factor above 0 and at most 1"),
+        ("TRAIN", "balance = 'x'", "one of '', 'loss', 'sampling'"),
+        ("TRAIN", "no_decay = ['bias', 'norms']", "some of bias, norm, embedding"),
+        ("TRAIN", "jitter_scale = [256]", "(low, high) in pixels of the short side, or nothing"),
+        ("TRAIN", "jitter_scale = [320, 256]", "(low, high) in pixels of the short side, or noth"),
+        ("TRAIN", "jitter_scale = [0, 256]", "(low, high) in pixels of the short side, or nothing"),
+        ("TRAIN", "jitter_scale = [256, 300, 320]", "(low, high) in pixels of the short side"),
         ("TRAIN", "crop = 'x'", "one of 'multiscale', 'random'"),
         ("TRAIN", "crop_positions = 4", "one of 5, 13"),
         ("TRAIN", "optimizer = 'adma'", "one of 'momentum', 'adamw'"),
@@ -352,6 +391,17 @@ def test_a_crop_larger_than_the_frames_is_refused(load):
     with pytest.raises(ConfigError, match=r"\[TRAIN\] target_size = 224: needs at most short_siz"):
         load(MODEL + "[TRAIN]\nshort_size = 100\ncrop = 'random'\n")
     assert load(MODEL + "[TRAIN]\nshort_size = 100\n").train.short_size == 100  # it scales crops
+
+
+def test_a_crop_larger_than_the_lower_end_of_the_jitter_is_refused(load):
+    jitter = MODEL + "[TRAIN]\njitter_scale = [100, 320]\n"
+    message = r"\[TRAIN\] target_size = 224: needs at most the lower jitter_scale, 100$"
+    with pytest.raises(ConfigError, match=message):
+        load(jitter + "crop = 'random'\n")
+    assert load(jitter).train.jitter_scale == (100, 320)  # a multiscale crop scales
+    assert load(jitter + "crop = 'random'\ntarget_size = 100\n").train.target_size == 100
+    small = MODEL + "[TRAIN]\nshort_size = 50\ncrop = 'random'\njitter_scale = [224, 300]\n"
+    assert load(small).train.short_size == 50  # it has no effect
 
 
 def test_a_crop_larger_than_the_fixed_size_is_refused(load):
@@ -460,6 +510,15 @@ def test_a_backslash_of_a_windows_path_is_no_warning(load):
         ["TRAIN.lr_steps=[3]", "TRAIN.lr_policy=cosine"],
         ["TRAIN.learning_rate_decay=0.5"],
         ["MODEL.num_layers=18"],
+        ["MODEL.interval=5", "MODEL.sampling=book"],
+        ["MODEL.target_fps=25"],
+        ["MODEL.target_fps=25", "MODEL.sampling=dense"],
+        ["TRAIN.jitter_scale=[256,320]", "MODEL.fixed_size=[256,256]"],
+        ["TRAIN.short_size=256", "TRAIN.jitter_scale=[256,320]"],
+        ["TRAIN.no_flip_classes=['left']", "TRAIN.flip=0"],
+        ["TRAIN.no_decay=['bias']"],
+        ["TRAIN.trunk_lr=0.1", "TRAIN.freeze_trunk=True"],
+        ["TRAIN.layer_decay=0.7", "TRAIN.freeze_trunk=True"],
     ],
 )
 def test_a_key_that_means_nothing_beside_another_is_said_to_have_no_effect(tmp_path, overrides):
@@ -468,6 +527,23 @@ def test_a_key_that_means_nothing_beside_another_is_said_to_have_no_effect(tmp_p
     assert load_config(path).notes == ()
     (note,) = load_config(path, overrides).notes
     assert note.startswith(f"{overrides[0].partition('=')[0]} has no effect ")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["MODEL.interval=5", "MODEL.sampling=linspace", "MODEL.target_fps=25"],
+        ["TRAIN.jitter_scale=[256,320]"],
+        ["TRAIN.no_flip_classes=['left']"],
+        ["TRAIN.no_decay=['bias']", "TRAIN.l2_weight_decay=0.1"],
+        ["TRAIN.trunk_lr=0.1", "TRAIN.layer_decay=0.7", "TRAIN.bias_lr=2"],
+        ["TRAIN.bias_lr=2", "TRAIN.freeze_trunk=True"],
+        ["TRAIN.mixup=0.2", "TRAIN.cutmix=1", "TRAIN.balance=loss", "TRAIN.ema=0.99"],
+    ],
+)
+def test_a_key_that_has_an_effect_is_not_said_to_have_none(load, overrides):
+    text = '[MODEL]\nname = "tsn_r18"\nnum_classes = 3\n'
+    assert load(text, *overrides).notes == ()
 
 
 def test_with_a_fixed_size_a_crop_may_be_larger_than_the_short_size(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import write_video
 
 import infer
@@ -82,6 +83,48 @@ def test_without_input_the_infer_list_is_predicted_beside_its_labels(run, tmp_pa
     assert [row["label"] for row in rows] == ["dark", "dark", "light", "light"]
     assert [row["class_1"] for row in rows] == ["dark", "dark", "light", "light"]
     assert float(rows[0]["probability_1"]) + float(rows[0]["probability_2"]) == pytest.approx(1)
+
+
+def test_the_weights_and_a_video_are_all_it_needs(run, weights, videos, tmp_path, capsys):
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    assert run(videos, "--output", one) == 0
+    assert infer.main(["--weights", str(weights), str(videos), "--output", str(two)]) == 0
+    assert rows_of(one) == rows_of(two)
+    assert {row["classes"][0] for row in rows_of(two)} == {"dark", "light"}
+    (video,) = videos.glob("light*")
+    capsys.readouterr()
+    assert infer.main(["--weights", str(weights), str(video)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("  light")
+
+
+def test_without_a_config_the_one_beside_the_weights_counts_and_overrides_apply(
+    weights, videos, tmp_path
+):
+    def probabilities(*words):
+        output = tmp_path / "p.jsonl"
+        words = ("--weights", weights, *words, videos, "--output", output)
+        assert infer.main([str(word) for word in words]) == 0
+        return [row["probabilities"] for row in rows_of(output)]
+
+    plain = probabilities()
+    shifted = probabilities("-o", "MODEL.image_mean=[0.2, 0.2, 0.2]")
+    assert shifted != plain
+    saved = weights.parent / "config.yaml"
+    config = yaml.safe_load(saved.read_text())
+    config["MODEL"]["image_mean"] = [0.2, 0.2, 0.2]
+    saved.write_text(yaml.safe_dump(config))
+    assert probabilities() == shifted
+
+
+def test_weights_without_a_config_beside_them_need_one(weights, small_config, tmp_path, capsys):
+    alone = tmp_path / "alone" / "best.pdparams"
+    alone.parent.mkdir()
+    shutil.copy(weights, alone)
+    with pytest.raises(SystemExit):
+        infer.main(["--weights", str(alone), "a.avi"])
+    message = f"there is no {alone.parent}/config.yaml beside the weights: give --config FILE"
+    assert message in capsys.readouterr().err
+    assert infer.main(["--weights", str(alone), "--config", str(small_config)]) == 0
 
 
 def test_a_broken_input_is_reported_beside_the_others(run, videos, tmp_path, capsys):

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from conftest import write_video
 
 import infer
 import train
@@ -20,6 +21,8 @@ from paddlevid.checkpoint import load_checkpoint
 from paddlevid.config import SECTIONS, load_config
 
 ROOT = Path(__file__).parents[1]
+
+TRANSFORMER = "timesformer_base", {"dim": 32, "depth": 2, "num_heads": 2, "image_size": 32}
 
 # What makes each key visible: other overrides, set both times, and then another value of the key.
 # A third entry names what is looked at, where it is not what training or prediction computes.
@@ -34,6 +37,16 @@ KEYS: dict[str, tuple] = {
     "MODEL.seglen": ([], 2),
     "MODEL.sampling": (["MODEL.seg_num=5"], "book", "figures"),
     "MODEL.interval": (["MODEL.sampling=dense"], 2),
+    "MODEL.target_fps": (
+        [
+            "MODEL.sampling=linspace",
+            "MODEL.interval=2",
+            "MODEL.format=video",
+            "TRAIN.filelist=VIDEOS",
+            "VALID.filelist=",
+        ],
+        10.0,
+    ),
     "MODEL.fixed_size": ([], [33, 50]),
     "MODEL.image_mean": ([], [0.4, 0.4, 0.4]),
     "MODEL.image_std": ([], [0.4, 0.4, 0.4]),
@@ -44,13 +57,18 @@ KEYS: dict[str, tuple] = {
     "TRAIN.seg_num": ([], 4),
     "TRAIN.num_reader_threads": ([], 1, "workers"),
     "TRAIN.max_bad_samples": (["TRAIN.filelist=BROKEN"], 1.0, "error"),
+    "TRAIN.balance": ([], "sampling"),
     "TRAIN.short_size": (["TRAIN.crop=random"], 40),
+    "TRAIN.jitter_scale": ([], [32, 48]),
     "TRAIN.target_size": ([], 28),
     "TRAIN.crop": ([], "random"),
     "TRAIN.crop_scales": ([], [0.5]),
     "TRAIN.crop_positions": ([], 13),
     "TRAIN.flip": ([], 1.0),
+    "TRAIN.no_flip_classes": (["TRAIN.flip=1.0"], ["1"]),
     "TRAIN.color_jitter": ([], 0.4),
+    "TRAIN.mixup": ([], 0.5),
+    "TRAIN.cutmix": ([], 1.0),
     "TRAIN.optimizer": ([], "adamw"),
     "TRAIN.learning_rate": ([], 0.03),
     "TRAIN.lr_policy": ([], "cosine"),
@@ -61,6 +79,15 @@ KEYS: dict[str, tuple] = {
     "TRAIN.momentum": ([], 0.5),
     "TRAIN.nesterov": ([], True),
     "TRAIN.l2_weight_decay": ([], 0.1),
+    "TRAIN.no_decay": (["TRAIN.l2_weight_decay=0.1"], ["norm"]),
+    "TRAIN.bias_lr": ([], 2.0),
+    "TRAIN.trunk_lr": ([], 0.1),
+    "TRAIN.freeze_trunk": ([], True),
+    "TRAIN.layer_decay": (
+        [f"MODEL.name={TRANSFORMER[0]}", f"MODEL.arguments={TRANSFORMER[1]}"],
+        0.5,
+    ),
+    "TRAIN.ema": ([], 0.9, "figures"),
     "TRAIN.clip_norm": ([], 0.01),
     "TRAIN.clip_value": ([], 0.001),
     "TRAIN.label_smoothing": ([], 0.2),
@@ -100,6 +127,9 @@ def noise(tmp_path_factory):
     names = [f"{number}.pkl" for number in range(10)]
     lists = {"train": names[:6], "test": names[6:], "other": names[3:9]}
     lists["broken"] = [*names[:6], "missing.pkl"]
+    for number in range(3):
+        write_video(folder / f"{number}.avi", rng.integers(0, 256, (12, 36, 48, 3), np.uint8))
+    lists["videos"] = [f"{number}.avi {number}" for number in range(3)]
     for name, lines in lists.items():
         (folder / f"{name}.list").write_text("\n".join(lines))
     reader = {"batch_size": 4, "short_size": 32, "target_size": 32}
@@ -115,8 +145,10 @@ def noise(tmp_path_factory):
 
 
 def set_key(noise, key, value):
-    lists = {"LIST": f"{noise}/other.list", "BROKEN": f"{noise}/broken.list"}
-    return f"{key}={lists.get(value, value) if isinstance(value, str) else repr(value)}"
+    lists = {"LIST": "other.list", "BROKEN": "broken.list", "VIDEOS": "videos.list"}
+    if value in ("LIST", "BROKEN", "VIDEOS"):
+        value = f"{noise}/{lists[value]}"
+    return f"{key}={value if isinstance(value, str) else repr(value)}"
 
 
 def run_train(noise, folder, overrides, *flags):
@@ -131,7 +163,7 @@ def look(what, noise, folder, overrides, capsys, monkeypatch):
     section = overrides[-1].partition(".")[0].lower() if overrides else "train"
     if what in ("workers", "batches"):
         if section == "train":
-            loader = build.build_train_loader(config)
+            loader = build.build_train_loader(config, build.read_classes(config))
         else:
             loader = build.build_test_loader(config, section)
         return loader.num_workers if what == "workers" else len(loader)
@@ -192,6 +224,25 @@ def test_every_key_changes_something(key, noise, tmp_path, capsys, monkeypatch):
     unchanged = others or [f"{key.partition('.')[0]}.batch_size=3"] * (what in ("batches",))
     first = look(what, noise, tmp_path / "one", unchanged, capsys, monkeypatch)
     assert first != look(what, noise, tmp_path / "two", changed, capsys, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("what", "others"),
+    [
+        ("weights", []),
+        ("weights", KEYS["TRAIN.layer_decay"][0]),
+        ("weights", [*KEYS["MODEL.target_fps"][0], "TRAIN.flip=0.5"]),
+        ("figures", ["TRAIN.mixup=0.5", "TRAIN.cutmix=1.0", "TRAIN.ema=0.9"]),
+    ],
+)
+def test_without_a_change_all_of_that_stays_the_same(
+    what, others, noise, tmp_path, capsys, monkeypatch
+):
+    others = [set_key(noise, *other.split("=", 1)) for other in others]
+    first, second = (
+        look(what, noise, tmp_path / name, others, capsys, monkeypatch) for name in ("one", "two")
+    )
+    assert first == second
 
 
 def flags_of(script):
@@ -271,4 +322,10 @@ def test_every_flag_of_infer_changes_something(noise, tmp_path, capsys):
         assert shown(*words) != plain, flag
     rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert len(rows) == 4
+    other = yaml.safe_load((noise / "config.yaml").read_text())
+    other["INFER"] |= {"short_size": 40, "num_clips": 3}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+    assert shown("--config", str(tmp_path / "other.yaml")) != plain
+    start = start[4:]  # without --config the one beside the weights counts
+    assert shown() == plain
     assert shown(f"{noise}/3.pkl") != plain

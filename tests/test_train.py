@@ -6,9 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from conftest import write_video
 
+import infer
 import train
 from paddlevid.config import load_config
 from paddlevid.weights import read_weights
@@ -36,7 +39,8 @@ def test_a_run_leaves_weights_config_classes_figures_and_dashboards(small_config
     assert (save_dir / "classes.txt").read_text() == "dark\nlight\n"
     out = capsys.readouterr().out
     assert "2 classes, 8 training clips, 4 validation clips" in out
-    assert f"infer.py --config {save_dir}/config.yaml --weights {save_dir}/best.pdparams" in out
+    assert f"infer.py --weights {save_dir}/best.pdparams --split test\n" in out
+    assert f"infer.py --weights {save_dir}/best.pdparams VIDEO\n" in out
 
 
 def test_the_saved_config_is_the_whole_experiment(small_config, save_dir):
@@ -195,6 +199,183 @@ def test_data_without_a_validation_list_trains_without_validation(
     assert run("--config", small_config, "--data", folder, "--save_dir", save_dir) == 0
     out = capsys.readouterr().out
     assert "no validation clips" in out and "no validation list, so these are the last" in out
+    config = load_config(save_dir / "config.yaml")  # the config's own lists are of other data
+    assert (config.valid.filelist, config.test.filelist, config.infer.filelist) == ("", "", "")
+    assert "--split test" not in out
+
+
+def test_data_with_lists_and_classes_sets_the_number_of_classes_and_the_format(
+    small_config, small_data, save_dir
+):
+    words = ("--config", small_config, "--save_dir", save_dir)
+    words += ("-o", "TRAIN.epoch=1")
+    content = yaml.safe_load(small_config.read_text())
+    content["MODEL"] |= {"num_classes": 7, "format": "mp4"}
+    small_config.write_text(yaml.safe_dump(content))
+    assert run(*words) == 1
+    assert run(*words, "--data", small_data) == 0
+    config = load_config(save_dir / "config.yaml")
+    assert (config.model.num_classes, config.model.format) == (2, "pkl")
+
+
+# --- a folder with a folder of videos for each class ----------------------------------------------
+
+CLASSES = ("dark", "grey", "light 10")
+
+
+@pytest.fixture
+def class_folders(tmp_path, monkeypatch):
+    """Class folders of ten short videos each; they are read in this process, which is faster."""
+    monkeypatch.setattr("paddlevid.runtime.usable_cores", lambda: 1)
+    for label, name in enumerate(CLASSES):
+        for number in range(10):
+            frames = np.full((4, 32, 40, 3), 40 + 80 * label + 2 * number, np.uint8)
+            write_video(tmp_path / "videos" / name / f"clip {number}.avi", frames)
+    return tmp_path / "videos"
+
+
+def contents(folder):
+    """What is in a folder, with its content."""
+    return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def test_data_may_be_a_folder_of_class_folders_of_which_lists_are_made(
+    small_config, class_folders, save_dir, capsys
+):
+    words = ("--config", small_config, "--data", class_folders, "--save_dir", save_dir)
+    before = contents(class_folders)
+    assert run(*words, "--epoch", 3) == 0
+    out = capsys.readouterr().out
+    assert f"making lists of {class_folders} in {save_dir}/lists" in out
+    assert "3 classes, 24 training clips, 3 validation clips" in out
+    config = load_config(save_dir / "config.yaml")
+    assert (config.model.num_classes, config.model.format) == (3, "video")
+    filelists = [getattr(config, name).filelist for name in ("train", "valid", "test", "infer")]
+    names = ("train", "val", "test", "test")
+    assert filelists == [f"{save_dir}/lists/{name}.list" for name in names]
+    assert (save_dir / "lists" / "classes.txt").read_text().splitlines() == list(CLASSES)
+    assert (save_dir / "classes.txt").read_text().splitlines() == list(CLASSES)
+    assert contents(class_folders) == before  # nothing is written there
+
+    # A resumed run keeps its lists, whatever has become of the folder.
+    kept = contents(save_dir / "lists")
+    write_video(class_folders / "grey" / "one more.avi", np.full((4, 32, 40, 3), 99, np.uint8))
+    assert run(*words, "--epoch", 4, "--resume") == 0
+    out = capsys.readouterr().out
+    assert "resuming in epoch 4" in out and "making lists" not in out
+    assert contents(save_dir / "lists") == kept
+
+    # The weights and a video are all that a prediction needs, and --split all of an evaluation.
+    weights = save_dir / "best.pdparams"
+    assert infer.main(["--weights", str(weights), str(class_folders / "dark/clip 0.avi")]) == 0
+    predicted = capsys.readouterr().out.splitlines()
+    assert predicted[0] == str(class_folders / "dark/clip 0.avi")
+    assert {line.split(maxsplit=1)[1] for line in predicted[1:]} == set(CLASSES)
+    assert infer.main(["--weights", str(weights), "--split", "test"]) == 0
+    assert "over 3 clips" in capsys.readouterr().out
+
+    # A new run makes new ones.
+    assert run(*words, "--epoch", 1, "--overwrite") == 0
+    assert "3 classes, 25 training clips" in capsys.readouterr().out
+    assert contents(save_dir / "lists") != kept
+
+
+def test_data_of_an_existing_run_is_refused_before_anything_is_written(
+    small_config, class_folders, save_dir, capsys
+):
+    save_dir.mkdir()
+    (save_dir / "best.pdparams").write_bytes(b"precious")
+    words = ("--config", small_config, "--data", class_folders, "--save_dir", save_dir)
+    assert run(*words) == 1
+    assert "holds a run already" in capsys.readouterr().err
+    assert [path.name for path in save_dir.iterdir()] == ["best.pdparams"]
+    assert run(*words[:-1], save_dir.with_name("other"), "--resume") == 1
+    assert "there is no run in" in capsys.readouterr().err
+    assert not save_dir.with_name("other").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-o", "TRAIN.batch_sise=4"], "unknown key; did you mean batch_size?"),
+        (["-o", "TRAIN.ema=2"], "needs a number from 0 to below 1"),
+        (["--config", "nowhere.txt"], "cannot read the config nowhere.txt"),
+    ],
+)
+def test_a_wrong_config_is_said_before_the_class_folders_are_read(
+    small_config, class_folders, save_dir, capsys, words, message
+):
+    start = ("--config", small_config, "--data", class_folders, "--save_dir", save_dir)
+    assert run(*start, *words) == 1
+    assert message in capsys.readouterr().err
+    assert not save_dir.exists()
+
+
+def test_a_config_without_a_number_of_classes_has_that_of_the_data(
+    small_config, class_folders, save_dir
+):
+    content = yaml.safe_load(small_config.read_text())
+    del content["MODEL"]["num_classes"]
+    small_config.write_text(yaml.safe_dump(content))
+    words = ("--config", small_config, "--save_dir", save_dir, "--epoch", 1)
+    assert run(*words) == 1
+    assert run(*words, "--data", class_folders) == 0
+    assert load_config(save_dir / "config.yaml").model.num_classes == 3
+
+
+def test_an_explicit_override_comes_after_what_class_folders_set(
+    small_config, class_folders, save_dir, capsys
+):
+    words = ("--config", small_config, "--data", class_folders, "--save_dir", save_dir)
+    assert run(*words, "-o", "MODEL.num_classes=5") == 1
+    assert "names 3 classes, but MODEL.num_classes is 5" in capsys.readouterr().err
+    assert run(*words, "-o", "MODEL.format=jpg") == 1
+    assert "is not one of the folders of frames that MODEL.format" in capsys.readouterr().err
+    assert run(*words, "-o", "VALID.filelist=", "-o", "TRAIN.epoch=1") == 0
+    assert "3 classes, 24 training clips, no validation clips" in capsys.readouterr().out
+
+
+def test_a_single_class_folder_is_an_error_that_names_it(
+    small_config, class_folders, save_dir, capsys
+):
+    for name in CLASSES[1:]:
+        for file in (class_folders / name).iterdir():
+            file.unlink()
+        (class_folders / name).rmdir()
+    words = ("--config", small_config, "--data", class_folders, "--save_dir", save_dir)
+    assert run(*words) == 1
+    assert f"--data {class_folders}: needs two classes or more, got 1" in capsys.readouterr().err
+    assert not (save_dir / "config.yaml").exists()
+
+
+def test_class_folders_without_clips_are_an_error(small_config, save_dir, tmp_path, capsys):
+    (tmp_path / "videos" / "walk").mkdir(parents=True)
+    words = ("--config", small_config, "--data", tmp_path / "videos", "--save_dir", save_dir)
+    assert run(*words) == 1
+    assert f"the class folders of {tmp_path}/videos have no clips" in capsys.readouterr().err
+    assert not save_dir.exists()
+
+
+def test_a_folder_of_nothing_is_an_error_that_names_its_list(
+    small_config, save_dir, tmp_path, capsys
+):
+    (tmp_path / "empty").mkdir()
+    words = ("--config", small_config, "--data", tmp_path / "empty", "--save_dir", save_dir)
+    assert run(*words) == 1
+    assert f"there is no {tmp_path}/empty/train.list" in capsys.readouterr().err
+    assert not save_dir.exists()
+
+
+def test_videos_of_class_folders_that_cannot_be_read_are_left_out_and_named(
+    small_config, class_folders, save_dir, capsys
+):
+    (class_folders / "grey" / "broken.avi").write_bytes(b"no video")
+    words = ("--config", small_config, "--data", class_folders, "--save_dir", save_dir)
+    assert run(*words, "--epoch", 1) == 0
+    out = capsys.readouterr().out
+    assert "1 clips cannot be read and are in no list" in out and "24 training clips" in out
+    assert "grey/broken.avi\t" in (save_dir / "lists" / "bad_samples.txt").read_text()
+    assert (save_dir / "bad_samples.txt").read_text() == ""  # of those in the lists
 
 
 def test_weights_in_a_folder_without_a_config_are_not_overwritten(small_config, save_dir, capsys):

@@ -12,9 +12,10 @@ from paddle import nn
 from paddlevid.checkpoint import load_checkpoint
 from paddlevid.data.dataset import Item
 from paddlevid.data.loader import BadSamplesError, Batch, Loader
-from paddlevid.optim import Schedule, create_optimizer
+from paddlevid.data.mix import Mix
+from paddlevid.optim import Schedule, WeightAverage, create_optimizer, group_parameters
 from paddlevid.trainer import Interrupted, Settings, evaluate, fit, train_step
-from paddlevid.weights import read_weights
+from paddlevid.weights import WeightsError, read_weights
 
 NUM_CLASSES = 3
 
@@ -40,6 +41,8 @@ class Clips:
 class Tiny(nn.Layer):
     """A network with dropout, so that the random draws count."""
 
+    classifier = "out"
+
     def __init__(self, dropout=0.5):
         super().__init__()
         self.hidden = nn.Linear(96, 16)
@@ -50,11 +53,23 @@ class Tiny(nn.Layer):
         return self.out(self.dropout(nn.functional.relu(self.hidden(clip.flatten(1)))))
 
 
-def parts(rate=0.05, dropout=0.5, epochs=3, optimizer="momentum"):
+class Normed(Tiny):
+    """The same behind a batch norm, whose statistics are weights but no parameters."""
+
+    def __init__(self, dropout=0.5):
+        super().__init__(dropout)
+        self.norm = nn.BatchNorm3D(3)
+
+    def forward(self, clip):
+        return super().forward(self.norm(clip))
+
+
+def parts(rate=0.05, dropout=0.5, epochs=3, optimizer="momentum", network=Tiny, **groups):
     paddle.seed(1)
-    model = Tiny(dropout)
+    model = network(dropout)
     schedule = Schedule(rate, epochs, policy="cosine", per_step=True)
-    return model, nn.CrossEntropyLoss(), create_optimizer(optimizer, model.parameters()), schedule
+    made = create_optimizer(optimizer, group_parameters(model, **groups))
+    return model, nn.CrossEntropyLoss(), made, schedule
 
 
 def settings(folder, **changes):
@@ -71,6 +86,7 @@ def weights_of(model):
 
 
 def assert_same(first, second):
+    assert first.keys() == second.keys()
     for name, value in first.items():
         np.testing.assert_array_equal(value, second[name], err_msg=name)
 
@@ -262,6 +278,16 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path):
     assert_same(before, weights_of(model))
 
 
+def test_a_validation_loss_that_is_not_finite_stops_and_keeps_no_weights(tmp_path):
+    clips = Clips(9)
+    fetch = clips.fetch
+    nan = np.full((1, 3, 2, 4, 4), np.nan, np.float32)
+    clips.fetch = lambda index, epoch=0: dataclasses.replace(fetch(index), views=nan)
+    with pytest.raises(FloatingPointError, match="the validation loss became nan after epoch 1: lo"):
+        fit(*parts(), train_loader(), Loader(clips, 4), settings(tmp_path))
+    assert not (tmp_path / "best.pdparams").exists()
+
+
 def test_early_stopping_ends_after_epochs_without_gain(tmp_path):
     model, loss_fn, optimizer, _ = parts()
     still = Schedule(0.0, 50)  # nothing is learned
@@ -348,3 +374,258 @@ def test_a_resume_after_early_stopping_stops_again_at_once(tmp_path):
         )  # fmt: skip
         ended.append(progress.epoch)
     assert ended == [4, 4]
+
+
+# --- mixing ---------------------------------------------------------------------------------------
+
+
+def loss_by_hand(logits, labels):
+    """Mean cross-entropy."""
+    log = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return -log[np.arange(len(labels)), labels].mean()
+
+
+@pytest.mark.parametrize("mix", [Mix(mixup=0.8), Mix(cutmix=1.0)])
+def test_the_loss_of_mixed_clips_is_that_of_both_labels_in_their_shares(mix):
+    model, loss_fn, optimizer, _ = parts(dropout=0.0)
+    batch = batch_of(range(6))
+    mixed = mix(batch.clips, batch.labels, np.random.default_rng(4))
+    assert 0.05 < mixed.share < 0.95 and (mixed.partners != mixed.labels).any()
+    logits = model(paddle.to_tensor(mixed.clips)).numpy().astype(np.float64)
+    own, partner = (loss_by_hand(logits, labels) for labels in (mixed.labels, mixed.partners))
+    hits = int((logits.argmax(axis=1) == batch.labels).sum())
+    result = train_step(
+        model, loss_fn, optimizer, no_amp(), [batch], mix=mix, rng=np.random.default_rng(4)
+    )
+    expected = mixed.share * own + (1 - mixed.share) * partner
+    assert result.loss == pytest.approx(expected, rel=1e-5)
+    assert abs(result.loss - own) > 1e-3
+    assert (result.hits1, result.hits5, result.num_clips) == (hits, 6, 6)
+
+
+def test_the_gradient_of_mixed_clips_is_that_of_both_labels_in_their_shares():
+    batch, mix = batch_of(range(6)), Mix(mixup=0.8)
+    mixed = mix(batch.clips, batch.labels, np.random.default_rng(4))
+    model, loss_fn, optimizer, _ = parts(dropout=0.0)
+    before = weights_of(model)
+    gradients = []
+    for labels in (mixed.labels, mixed.partners):
+        loss_fn(model(paddle.to_tensor(mixed.clips)), paddle.to_tensor(labels)).backward()
+        gradients.append(model.out.weight.grad.numpy().copy())
+        optimizer.clear_grad()
+    optimizer.set_lr(0.5)
+    train_step(model, loss_fn, optimizer, no_amp(), [batch], mix=mix, rng=np.random.default_rng(4))
+    gradient = mixed.share * gradients[0] + (1 - mixed.share) * gradients[1]
+    np.testing.assert_allclose(
+        weights_of(model)["out.weight"], before["out.weight"] - 0.5 * gradient, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_each_of_several_batches_is_mixed_by_draws_of_its_own():
+    seen = []
+
+    class Watching(Tiny):
+        def forward(self, clip):
+            seen.append(clip.numpy())
+            return super().forward(clip)
+
+    model, loss_fn, optimizer, _ = parts(network=Watching)
+    batch, mix = batch_of(range(4)), Mix(mixup=0.8)
+    train_step(
+        model, loss_fn, optimizer, no_amp(), [batch, batch], mix=mix, rng=np.random.default_rng(4)
+    )
+    rng = np.random.default_rng(4)
+    expected = [mix(batch.clips, batch.labels, rng).clips for _ in range(2)]
+    np.testing.assert_array_equal(seen, expected)
+    assert (seen[0] != seen[1]).any()
+
+
+def test_without_mixing_a_step_is_the_plain_one():
+    ended = []
+    for arguments in ({}, {"mix": Mix(), "rng": np.random.default_rng(0)}):
+        model, loss_fn, optimizer, _ = parts(dropout=0.0)
+        optimizer.set_lr(0.1)
+        result = train_step(model, loss_fn, optimizer, no_amp(), [batch_of(range(6))], **arguments)
+        ended.append((weights_of(model), result))
+    model, loss_fn, optimizer, _ = parts(dropout=0.0)
+    batch = batch_of(range(6))
+    loss = loss_fn(model(paddle.to_tensor(batch.clips)), paddle.to_tensor(batch.labels))
+    loss.backward()
+    optimizer.set_lr(0.1)
+    optimizer.step()
+    for weights, result in ended:
+        assert_same(weights, weights_of(model))
+        assert result.loss == loss.item()
+
+
+def test_a_run_mixes_its_training_clips_and_not_those_of_validation(tmp_path):
+    seen = {True: [], False: []}
+
+    class Watching(Tiny):
+        def forward(self, clip):
+            seen[self.training].extend(clip.numpy())
+            return super().forward(clip)
+
+    fit(
+        *parts(network=Watching, epochs=1), train_loader(12), Loader(Clips(9), 4),
+        settings(tmp_path, epochs=1, mix=Mix(mixup=0.8)),
+    )  # fmt: skip
+    whole = [
+        clip for epoch in (0, 1) for i in range(12) for clip in Clips(12).fetch(i, epoch).views
+    ]
+    known = [clip.tobytes() for clip in whole]
+    assert len(seen[True]) == 12 and len(seen[False]) == 9
+    assert sum(clip.tobytes() in known for clip in seen[True]) < 6  # some are their own partner
+    assert all(clip.tobytes() in known for clip in seen[False])
+
+
+# --- the average of the weights -------------------------------------------------------------------
+
+
+def test_the_average_is_what_is_evaluated_and_kept_and_training_goes_on_without_it(
+    tmp_path, monkeypatch
+):
+    steps, evaluated = [], []
+    update = WeightAverage.update
+
+    def watch_update(self, step):
+        steps.append(weights_of(self.model))
+        update(self, step)
+
+    def watch_evaluate(model, *rest, **named):
+        evaluated.append(weights_of(model))
+        return evaluate(model, *rest, **named)
+
+    monkeypatch.setattr(WeightAverage, "update", watch_update)
+    monkeypatch.setattr("paddlevid.trainer.evaluate", watch_evaluate)
+    model, *rest = parts(network=Normed)
+    first = weights_of(model)
+    fit(
+        model, *rest, train_loader(), Loader(Clips(9), 4),
+        settings(tmp_path, ema=0.6, keep_checkpoints=3),
+    )  # fmt: skip
+
+    expected, by_step = first, []
+    for number, weights in enumerate(steps, start=1):
+        decay = min(0.6, (1 + number) / (10 + number))
+        expected = {
+            name: decay * value.astype(np.float64) + (1 - decay) * weights[name]
+            for name, value in expected.items()
+        }
+        by_step.append(expected)
+    assert len(steps) == 18
+    for number, weights in zip((6, 12, 18), evaluated, strict=True):
+        assert any((weights[name] != steps[number - 1][name]).any() for name in weights)
+        for name, value in weights.items():
+            np.testing.assert_allclose(value, by_step[number - 1][name], rtol=1e-5, atol=1e-6)
+    kept = read_weights(tmp_path / "best.pdparams")
+    assert any(all((kept[n] == w).all() for n, w in weights.items()) for weights in evaluated)
+    state, _ = load_checkpoint(tmp_path / "checkpoints")
+    assert_same(steps[-1], state["model"])
+    assert_same(evaluated[-1], state["average"])
+    assert_same(steps[-1], weights_of(model))
+
+
+def test_without_an_average_the_checkpoint_has_none(tmp_path):
+    fit(*parts(), train_loader(), None, settings(tmp_path, epochs=1))
+    assert load_checkpoint(tmp_path / "checkpoints")[0]["average"] == {}
+
+
+def test_averaging_does_not_change_the_training(tmp_path):
+    ended = []
+    for name, ema in (("with", 0.9), ("without", 0.0)):
+        model, *rest = parts(network=Normed)
+        fit(model, *rest, train_loader(), Loader(Clips(9), 4), settings(tmp_path / name, ema=ema))
+        ended.append(weights_of(model))
+    assert_same(*ended)
+
+
+EVERYTHING = {
+    "optimizer": "adamw", "network": Normed, "weight_decay": 0.1, "no_decay": ("bias", "norm"),
+    "bias_lr": 2.0, "trunk_lr": 0.5,
+}  # fmt: skip
+MIXED = {"ema": 0.9, "mix": Mix(mixup=0.4, cutmix=1.0), "accumulate": 2}
+
+
+@pytest.mark.parametrize("stop_after", [3, 6, 14])  # batches; a step takes two of them
+def test_an_interrupted_run_with_everything_on_ends_as_an_unbroken_one(tmp_path, stop_after):
+    unbroken = parts(**EVERYTHING)
+    fit(*unbroken, train_loader(), Loader(Clips(9), 4), settings(tmp_path / "one", **MIXED))
+
+    broken = _SignalAfter(stop_after)
+    with pytest.raises(Interrupted, match=f"step_{-(-stop_after // 2):08d}.ckpt"):
+        fit(*parts(**EVERYTHING), broken, Loader(Clips(9), 4), settings(tmp_path / "two", **MIXED))
+    again = parts(**EVERYTHING)
+    for tensor in again[0].state_dict().values():  # they must come from the file
+        tensor.set_value(np.zeros(tensor.shape, np.float32))
+    progress = fit(
+        *again, train_loader(), Loader(Clips(9), 4), settings(tmp_path / "two", **MIXED),
+        resume=True,
+    )  # fmt: skip
+    assert progress.step == 9
+    states = [load_checkpoint(tmp_path / name / "checkpoints")[0] for name in ("one", "two")]
+    for part in ("model", "average", "optimizer"):
+        assert len(states[0][part]) >= 8
+        assert_same(states[0][part], states[1][part])
+    assert_same(weights_of(unbroken[0]), weights_of(again[0]))
+    kept = [read_weights(tmp_path / name / "best.pdparams") for name in ("one", "two")]
+    assert_same(*kept)
+
+
+def test_a_signal_while_the_average_is_validated_saves_the_own_weights_too(tmp_path):
+    class Signalling(Loader):
+        def batches(self, epoch=0, first=0):
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield from super().batches(epoch, first)
+
+    fit(
+        *parts(), train_loader(), Loader(Clips(9), 4), settings(tmp_path / "one", epochs=1, ema=0.9)
+    )
+    with pytest.raises(Interrupted):
+        fit(*parts(), train_loader(), Signalling(Clips(9), 4), settings(tmp_path / "two", ema=0.9))
+    states = [load_checkpoint(tmp_path / name / "checkpoints")[0] for name in ("one", "two")]
+    for part in ("model", "average"):
+        assert_same(states[0][part], states[1][part])
+    assert any((states[1]["model"][n] != v).any() for n, v in states[1]["average"].items())
+
+
+def test_a_resume_with_an_average_that_does_not_fit_is_refused(tmp_path):
+    fit(*parts(), train_loader(), None, settings(tmp_path, epochs=1))
+    with pytest.raises(WeightsError, match="does not fit the network: 4 missing"):
+        fit(*parts(), train_loader(), None, settings(tmp_path, ema=0.9), resume=True)
+
+
+# --- frozen layers --------------------------------------------------------------------------------
+
+
+def test_frozen_layers_stay_as_they_are_and_in_evaluation_mode(tmp_path):
+    ended = []
+    for frozen in (True, False):
+        modes = []
+
+        class Watching(Normed):
+            def forward(self, clip, modes=modes):
+                names = ("norm", "hidden", "dropout", "out")
+                modes.append([self.training, *(getattr(self, n).training for n in names)])
+                return super().forward(clip)
+
+        paddle.seed(1)
+        model = Watching()
+        before = weights_of(model)
+        layers = [model.norm, model.hidden] if frozen else []
+        for layer in layers:
+            for parameter in layer.parameters():
+                parameter.stop_gradient = True
+        optimizer = create_optimizer("momentum", group_parameters(model, weight_decay=0.1))
+        fit(
+            model, nn.CrossEntropyLoss(), optimizer, Schedule(0.05, 2), train_loader(12),
+            Loader(Clips(9), 4), settings(tmp_path / f"{frozen}", epochs=2, frozen=layers),
+        )  # fmt: skip
+        after = weights_of(model)
+        ended.append({name for name in after if (after[name] != before[name]).any()})
+        in_training = [True, not frozen, not frozen, True, True]
+        validated = [[False] * 5] * 3
+        assert modes == ([in_training] * 3 + validated) * 2  # of both epochs
+    head = {"out.weight", "out.bias"}
+    trunk = {"norm.weight", "norm.bias", "norm._mean", "norm._variance", "hidden.weight"}
+    assert ended == [head, head | trunk | {"hidden.bias"}]

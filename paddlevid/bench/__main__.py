@@ -17,7 +17,7 @@ import joblib
 import numpy as np
 
 from paddlevid import runtime
-from paddlevid.data.dataset import HMDB51Dataset, Sample
+from paddlevid.data.dataset import Sample, VideoDataset
 from paddlevid.data.decode import limit_threads
 from paddlevid.data.frames import write_frames
 from paddlevid.data.loader import Batch, Loader
@@ -38,6 +38,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     positive = at_least(1)
     parser.add_argument("what", choices=list(BENCHES))
     parser.add_argument("--model", default="tsn_r50", help="train, infer: of create_model")
+    parser.add_argument(
+        "--arguments", type=_dictionary, default={}, metavar="JSON",
+        help='train, infer: more arguments of create_model, e.g. {"width": 16}',
+    )  # fmt: skip
     parser.add_argument(
         "--clips", type=positive, default=4, help="clips in a batch; prepare: videos"
     )
@@ -66,6 +70,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _dictionary(text: str) -> dict:
+    """The type of a flag that takes a dictionary as JSON."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"needs a dictionary as JSON, not {text!r}")
+    return value
+
+
 def median_seconds(action: Callable[[], None], steps: int) -> float:
     """The median time of an action, called once before."""
     action()
@@ -82,12 +97,12 @@ def bench_train(args: argparse.Namespace) -> dict[str, float]:
     import paddle
 
     from paddlevid.models import create_model
-    from paddlevid.optim import create_optimizer
+    from paddlevid.optim import create_optimizer, group_parameters
     from paddlevid.trainer import train_step
 
-    model = create_model(args.model, num_classes=10)
+    model = create_model(args.model, num_classes=10, **args.arguments)
     model.train()
-    optimizer = create_optimizer("momentum", model.parameters(), weight_decay=1e-4)
+    optimizer = create_optimizer("momentum", group_parameters(model, weight_decay=1e-4))
     optimizer.set_lr(0.001)
     scaler = paddle.amp.GradScaler(enable=False)
     loss_fn = paddle.nn.CrossEntropyLoss()
@@ -105,7 +120,7 @@ def bench_infer(args: argparse.Namespace) -> dict[str, float]:
     from paddlevid.metrics import score_views
     from paddlevid.models import create_model
 
-    model = create_model(args.model, num_classes=10)
+    model = create_model(args.model, num_classes=10, **args.arguments)
     model.eval()
     batch = _batch(args)
 
@@ -134,7 +149,7 @@ def bench_read(args: argparse.Namespace) -> dict[str, float]:
         samples = [Sample(videos[i % len(videos)], 0) for i in range(args.clips * args.steps)]
         normalize = Normalize((0.45,) * 3, (0.225,) * 3)
         transform = Compose([ResizeShortSide(args.size)], normalize, CenterCrop(args.size))
-        dataset = HMDB51Dataset(samples, SegmentSampler(args.frames), transform)
+        dataset = VideoDataset(samples, SegmentSampler(args.frames), transform)
         with Loader(dataset, args.clips, num_workers=args.workers) as loader:
             next(iter(loader.batches()))  # the workers' start does not count
             times, started = [], time.perf_counter()
@@ -227,9 +242,8 @@ def compare(argv: list[str]) -> dict[str, object]:
     argv = [word for word in argv if word != "--compare"]
     command = [sys.executable, "-m", "paddlevid.bench", *argv]
     results: dict[str, list[dict]] = {"paddlevid": [], "paddle_defaults": []}
-    env = {
-        k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")
-    }
+    ours = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "FLAGS_use_stride_kernel")
+    env = {name: value for name, value in os.environ.items() if name not in ours}
     for _ in range(3):
         for name, flags in (("paddlevid", []), ("paddle_defaults", ["--paddle-defaults"])):
             run = subprocess.run([*command, *flags], env=env, stdout=subprocess.PIPE, check=True)
@@ -276,12 +290,13 @@ def main(argv: list[str] | None = None) -> int:
 
         paddle.set_device(args.device)
         figures = BENCHES[args.what](args)
-    except (ValueError, OSError, subprocess.CalledProcessError) as error:
+    except (ValueError, TypeError, OSError, subprocess.CalledProcessError) as error:
         print(f"paddlevid.bench: {error}", file=sys.stderr)
         return 1
     figures = {name: round(value, 6) for name, value in figures.items()}
     flags = {name: getattr(args, name) for name in ("clips", "frames", "size", "steps", "workers")}
-    what = {"bench": args.what, "model": args.model if args.what in ("train", "infer") else None}
+    network = {"model": args.model, "arguments": args.arguments}
+    what = {"bench": args.what, **(network if args.what in ("train", "infer") else {})}
     print(json.dumps({**what, **flags, **figures, **machine()}))
     return 0
 

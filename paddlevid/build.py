@@ -105,9 +105,9 @@ def _read_split(config: Config, name: str) -> list[Sample]:
     if not Path(list_file).exists():
         raise ListError(
             f"there is no {list_file}, which {name.upper()}.filelist names.\n"
-            "  the demo's data:    make demo\n"
-            "  HMDB51, your own:   data_tools/avi2jpg.py, jpg2pkl.py and data_list_gener.py, "
-            "see README.md\n"
+            "  the demo's data:    make demo, make demo-order\n"
+            "  your own videos:    --data FOLDER, with a folder of videos for each class\n"
+            "  HMDB51, UCF101:     data_tools/data_list_gener.py, see README.md\n"
             f"  other lists:        -o {name.upper()}.filelist=FILE"
         )
     samples = read_list(list_file)

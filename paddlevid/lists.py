@@ -63,6 +63,9 @@ def find_clips(source: Path, target: Path) -> dict[str, list[Path]]:
         except UnicodeEncodeError:
             raise ValueError(f"{str(path)!a}: its name is no UTF-8: rename it") from None
     clips = {folder.name: [path for path in _visible(folder) if _kind(path)] for folder in folders}
+    others = [path.name for folder in folders for path in _visible(folder) if not _kind(path)]
+    if others:
+        print(f"{len(others)} files passed over, no clips by their suffix: {some(others, 3)}")
     examples = {_kind(path): path for paths in clips.values() for path in paths[::-1]}
     if len(examples) > 1:
         both = " and ".join(f"{kind} ({path})" for kind, path in list(examples.items())[:2])

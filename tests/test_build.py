@@ -180,7 +180,7 @@ def test_a_list_that_is_not_there_says_how_to_make_one(small_config, tmp_path):
         build.build_train_loader(built, NAMES)
     text = str(error.value)
     assert text.startswith(f"there is no {tmp_path / 'no.list'}, which TRAIN.filelist names.")
-    for part in ("make demo", "data_tools/avi2jpg.py", "-o TRAIN.filelist=FILE"):
+    for part in ("make demo", "--data FOLDER", "data_list_gener.py", "-o TRAIN.filelist=FILE"):
         assert part in text
 
 

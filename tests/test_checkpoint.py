@@ -133,7 +133,8 @@ def new_model() -> nn.Layer:
 
 def new_optimizer(name: str, model: nn.Layer) -> paddle.optimizer.Optimizer:
     parameters = [p for p in model.parameters() if not p.stop_gradient]
-    return create_optimizer(name, parameters, nesterov=True, weight_decay=0.01)
+    group = {"params": parameters, "learning_rate": 1.0, "weight_decay": 0.01}
+    return create_optimizer(name, [group], nesterov=True)
 
 
 def train(model: nn.Layer, optimizer: paddle.optimizer.Optimizer, steps: range) -> None:

@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import struct
+import sys
 import wave
 from fractions import Fraction
 from functools import partial
@@ -137,6 +138,14 @@ def test_sampling_is_asked_again_when_a_video_has_fewer_frames_than_counted(vide
 
     assert numbers(VideoDecoder()(video, choose), 20) == [19]
     assert asked == [(33, 25.0), (20, 25.0)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_broken_file_whose_name_is_not_utf8_is_an_error_like_any_other(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.avi")
+    path.write_bytes(b"not a video")
+    with pytest.raises(DecodeError, match="opencv: it takes no name that is not UTF-8"):
+        count_frames(path)
 
 
 def test_a_video_that_yields_nothing_after_all_is_an_error(video, monkeypatch):

@@ -259,6 +259,15 @@ def test_a_source_given_relative_to_the_current_folder_is_found(tmp_path, video,
     assert read_list(Path("lists/train.list"))[0].path.exists()
 
 
+def test_files_that_are_no_clips_are_counted_and_passed_over(tmp_path, video, capsys):
+    fill(tmp_path / "videos", {"walk": ["1.avi", "2.avi"], "run": ["3.avi"]}, video)
+    fill(tmp_path / "videos", {"walk": ["notes.doc", "zip.7z"], "run": [".hidden"]}, b"text")
+    assert make(tmp_path / "videos", tmp_path / "lists", (1, 0, 0))
+    said = capsys.readouterr().out
+    assert "2 files passed over, no clips by their suffix: notes.doc, zip.7z\n" in said
+    assert listed(tmp_path / "lists", "train") == {"3.avi": 0, "1.avi": 1, "2.avi": 1}
+
+
 def test_containers_may_be_mixed_and_names_in_any_language(tmp_path):
     codecs = {"跑步 一.mp4": "mp4v", "бег 2.mkv": "MJPG", "été ½.MOV": "mp4v", "जल 3.avi": "MJPG"}
     for name, codec in codecs.items():

@@ -40,6 +40,13 @@ LIGHT = {
     "infer.py": SMALL[2:],
     "paddlevid.bench": ["--steps", "1", "--size", "32", "--clips", "2"],
 }
+# What is added to the training of a published network.
+SLIM = {
+    "configs/eco.txt": ["-o", 'MODEL.arguments={"width": 8}', "-o", "MODEL.seg_num=4"],
+    "configs/timesformer.yaml": [
+        "-o", 'MODEL.arguments={"dim": 32, "depth": 2, "num_heads": 2}',
+    ],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +89,7 @@ def test_every_command_runs(sandbox, monkeypatch, capsys):
             module = import_module(words[1].removesuffix(".py").replace("/", "."))
             added = LIGHT.get(words[1], []) if "--resume" not in words else []
             added = added or (["--epoch", "2", *SMALL] if "--resume" in words else [])
+            added = added + next((SLIM[word] for word in words if word in SLIM), [])
             assert module.main([*words[2:], *added]) == 0, (command, capsys.readouterr().err)
         ran += 1
     assert ran == len(COMMANDS) > 15

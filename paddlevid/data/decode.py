@@ -177,7 +177,12 @@ def _open(path: Path) -> av.container.InputContainer:
 
 
 def _open_opencv(path: Path) -> cv2.VideoCapture:
-    capture = cv2.VideoCapture(os.path.abspath(path))
+    name = os.path.abspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # OpenCV would raise, or, beside some other libraries, crash
+        raise ValueError("it takes no name that is not UTF-8") from None
+    capture = cv2.VideoCapture(name)
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # upright; some versions do not by default
     return capture
 

@@ -1,12 +1,15 @@
-# make demo   videos, training, evaluation and predictions on this machine, in minutes
-# make test   the tests
+# make demo         videos, training, evaluation and predictions on this machine, in minutes
+# make demo-order   networks that see the order of frames, and one that does not
+# make test         the tests
 PYTHON ?= python3
 VENV := .venv
 VENV26 := .venv-paddle26
 DATA := data/hmdb_data_demo
 RUN := output/demo/tsn
+ORDER := data/direction
+TRAIN_FLAGS ?=
 
-.PHONY: demo demo-data test test-paddle26 lint clean
+.PHONY: demo demo-data demo-order test test-paddle26 lint clean
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,8 +35,19 @@ demo: demo-data
 	@echo "Dashboards:  $(VENV)/bin/visualdl --logdir output/demo   then open http://localhost:8040"
 	@echo "Your videos: see 'Your own videos' in README.md"
 
+demo-order: $(VENV)/installed
+	$(VENV)/bin/python data_tools/make_demo.py $(ORDER)/videos --preset direction --clips 900
+	$(VENV)/bin/python data_tools/data_list_gener.py $(ORDER)/videos $(ORDER) --split 90:4:6
+	$(VENV)/bin/python train.py --config configs/demo/eco.yaml --save_dir output/demo/eco --overwrite $(TRAIN_FLAGS)
+	$(VENV)/bin/python infer.py --weights output/demo/eco/best.pdparams --split test
+	$(VENV)/bin/python train.py --config configs/demo/timesformer.yaml --save_dir output/demo/timesformer --overwrite $(TRAIN_FLAGS)
+	$(VENV)/bin/python infer.py --weights output/demo/timesformer/best.pdparams --split test
+	$(VENV)/bin/python train.py --config configs/demo/tsn.yaml --data $(ORDER) --save_dir output/demo/tsn_order --overwrite \
+		-o TRAIN.flip=0 --epoch 2 $(TRAIN_FLAGS)
+	$(VENV)/bin/python infer.py --weights output/demo/tsn_order/best.pdparams --split test
+
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pip install --quiet -e ".[test]"
+	$(VENV)/bin/python -m pip install --quiet -e ".[test,parity]"
 	$(MAKE) lint
 	$(VENV)/bin/python -m pytest -q
 

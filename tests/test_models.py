@@ -143,12 +143,12 @@ def tiny(case: str, num_classes: int = 3, seed: int = 0, **arguments: object) ->
 
 
 def without_dropout(case: str) -> dict[str, float]:
-    family = case.split()[0].strip(",")
+    name = TINY[case][0]
     names = {
         "tsn": ["dropout"],
-        "eco": ["dropout_2d", "dropout_3d"],
+        "eco": ["dropout_3d"] if name == "eco_lite" else ["dropout_2d", "dropout_3d"],
         "timesformer": ["drop_path"],
-    }[family]
+    }[name.partition("_")[0]]
     return dict.fromkeys(names, 0.0)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from paddlevid import lists, runtime
+from paddlevid import runtime
 from paddlevid.config import Config, ConfigError, load_config
 from paddlevid.data.dataset import list_format, read_list
 from paddlevid.data.mix import Mix
@@ -73,6 +73,8 @@ def data_overrides(source: Path, save_dir: Path, resume: bool) -> list[str]:
     if has_folders and not (source / "train.list").exists():
         folder = save_dir / "lists"
         if not (resume and (folder / "train.list").exists()):
+            from paddlevid import lists  # here, as it draws: with matplotlib --help takes a second
+
             print(f"making lists of {source} in {folder}")
             lists.make_lists(source, folder, (80, 10, 10), seed=0, workers=runtime.usable_cores())
     sides = {"TRAIN": "train", "VALID": "val", "TEST": "test", "INFER": "test"}

@@ -120,6 +120,15 @@ def test_wrong_input_gets_one_readable_line(small_config, save_dir, capsys, word
     assert not save_dir.exists()
 
 
+@pytest.mark.parametrize("script", ["train", "infer"])
+def test_help_waits_for_no_library_that_it_does_not_need(script):
+    code = (
+        f"import sys, {script}; print(*({{'paddle', 'matplotlib', 'sklearn'}} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "")
+
+
 def test_without_data_the_error_says_how_to_make_some(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("--config", ROOT / "configs" / "tsn.txt") == 1

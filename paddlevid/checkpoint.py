@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddlevid.weights import WeightsError, read_pickle
+from paddlevid.pickles import WeightsError, read_pickle
 
 
 def save_checkpoint(folder: Path, step: int, state: dict, keep: int) -> Path:

@@ -1,9 +1,11 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the texts that weights carry with them."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+import safetensors
 
 
 @contextlib.contextmanager
@@ -24,3 +26,15 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text in UTF-8, whole or not at all."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that a .safetensors holds beside its arrays.
+
+    Raises ValueError for a file that is damaged or none.
+    """
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            return file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no .safetensors: {error}") from error

@@ -1,116 +1,168 @@
 """Weights: files of named arrays, read without executing anything in them, into a network."""
 
-import pickle
-from collections.abc import Mapping
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import paddle
+import safetensors
+import yaml
 from numpy.typing import NDArray
 from paddle import nn
+from safetensors.numpy import save_file
 
-from paddlevid.files import whole_file
+from paddlevid import __version__
+from paddlevid.files import read_metadata, whole_file
+from paddlevid.pickles import WeightsError, read_pickle
+from paddlevid.pytorch import TorchTensor, bfloat16_to_float32, is_pytorch, read_pytorch
 
 Weights = dict[str, NDArray]
 
-
-class WeightsError(ValueError):
-    """Weights cannot be read or do not fit. The message names the file and the keys."""
-
-
-# What pickled arrays need, under the module names of NumPy 1 and 2.
-_ARRAY_GLOBALS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
-    ("builtins", "tuple"),
-    ("collections", "OrderedDict"),
-}
+# Where the arrays are in a file that holds more than them.
+_INSIDE = (
+    "state_dict", "model_state", "model_state_dict", "model", "network", "net", "module", "params",
+)  # fmt: skip
+_KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
 
 
-_NUMPY_CORE = "numpy._core" if int(np.__version__.split(".")[0]) >= 2 else "numpy.core"
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a file of weights holds."""
+
+    path: Path
+    arrays: Weights
+    # How the weights of linear layers lie: "torch" is (out, in), "paddle" is (in, out), "" unknown
+    order: str
+    beside: Sequence[str] = ()  # what else is in the file
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads arrays, numbers, texts and containers; refuses any other global by name."""
+def read_weights(path: Path | str) -> WeightsFile:
+    """The arrays of a .pdparams, .safetensors, .npz, or of any file of torch.save.
 
-    def find_class(self, module: str, name: str) -> object:
-        """The global, if arrays need it."""
-        old_name = module.replace("numpy._core", "numpy.core")
-        if (old_name, name) not in _ARRAY_GLOBALS:
-            raise pickle.UnpicklingError(f"it wants to run {module}.{name}, which is refused")
-        return super().find_class(old_name.replace("numpy.core", _NUMPY_CORE), name)
-
-
-def read_pickle(path: Path | str) -> object:
-    """The content of a pickle of arrays and plain containers; WeightsError for any other."""
+    What the file is, is seen from its content. bfloat16 becomes float32. Raises WeightsError for
+    anything that is no such file, damaged, or would run code.
+    """
+    path = Path(path)
     try:
-        with open(path, "rb") as file:
-            return ArrayUnpickler(file, encoding="latin1").load()
+        if not path.stat().st_size:
+            raise WeightsError(f"{path} is damaged or not a weights file: it is empty")
+        if _is_safetensors(path):
+            return _read_safetensors(path)
+        if is_pytorch(path):
+            content, order = read_pytorch(path), "torch"
+        elif zipfile.is_zipfile(path):
+            with np.load(path, allow_pickle=False) as archive:
+                content, order = {name: archive[name] for name in archive.files}, ""
+        else:
+            content, order = read_pickle(path), "paddle"
+        return _pick(path, content, order)
+    except WeightsError:
+        raise
     except OSError as error:
-        raise WeightsError(f"cannot read the weights {path}: {error.strerror}") from error
-    except Exception as error:  # a damaged pickle may raise anything
+        reason = error.strerror or str(error)
+        raise WeightsError(f"cannot read the weights {path}: {reason}") from error
+    except Exception as error:  # a damaged file may raise anything
         reason = str(error) or type(error).__name__
-        raise WeightsError(f"{path} is damaged or not a Paddle weights file: {reason}") from error
+        raise WeightsError(f"{path} is damaged or not a weights file: {reason}") from error
 
 
-def read_weights(path: Path | str) -> Weights:
-    """The arrays of a .pdparams, by name."""
-    content = read_pickle(path)
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path}: holds a {type(content).__name__}, not named arrays")
-    if "optimizer" in content and "progress" in content:
-        raise WeightsError(f"{path} is a checkpoint of a run: the weights are in best.pdparams")
-    weights = {}
+def _is_safetensors(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _read_safetensors(path: Path) -> WeightsFile:
+    metadata = read_metadata(path)
+    arrays = {}
+    for name, tensor in safetensors.deserialize(path.read_bytes()):
+        kind = tensor["dtype"]
+        if kind not in _KINDS:
+            raise WeightsError(f"{path}: {name} is {kind}, needs one of {', '.join(_KINDS)}")
+        array = np.frombuffer(tensor["data"], _KINDS[kind]).reshape(tensor["shape"])
+        arrays[name] = bfloat16_to_float32(array) if kind == "BF16" else array
+    order = {"pt": "torch", "pd": "paddle"}.get(metadata.get("format", ""), "")
+    return WeightsFile(path, arrays, order, metadata=metadata)
+
+
+def _pick(path: Path, content: object, order: str) -> WeightsFile:
+    """The arrays of nested containers, and the names of what lies beside them."""
+    beside: list[str] = []
+    for _ in range(3):  # of such containers in each other
+        if not isinstance(content, Mapping):
+            raise WeightsError(f"{path}: holds a {type(content).__name__}, not named arrays")
+        if "optimizer" in content and "progress" in content:
+            raise WeightsError(f"{path} is a checkpoint of a run: the weights are in best.pdparams")
+        content = {str(key): content[key] for key in content}
+        inside = [key for key in _INSIDE if isinstance(content.get(key), Mapping)]
+        if not inside or any(_is_array(value) for value in content.values()):
+            break
+        beside += [key for key in content if key != inside[0]]
+        content = content[inside[0]]
+    arrays = {}
     for key, value in content.items():
-        if key == "StructuredToParameterName@@":  # Paddle's note beside the arrays
-            continue
-        if isinstance(value, tuple) and len(value) == 2:  # (parameter name, array)
+        if isinstance(value, tuple) and len(value) == 2:  # Paddle's (parameter name, array)
             value = value[1]
-        if not isinstance(value, np.ndarray) or value.dtype == object:
-            raise WeightsError(f"{path}: {key} is a {type(value).__name__}, not an array")
-        weights[key] = value
-    return weights
+        if _is_array(value):
+            arrays[key] = value.numpy() if isinstance(value, TorchTensor) else value
+        elif key != "StructuredToParameterName@@":  # Paddle's note beside the arrays
+            beside.append(key)
+    if not arrays:
+        found = ", ".join(f"{key} is a {type(content[key]).__name__}" for key in list(content)[:5])
+        raise WeightsError(f"{path}: there are no arrays in it{': ' if found else ''}{found}")
+    if order == "paddle":  # its bfloat16 lies in arrays of integers
+        for key, array in arrays.items():
+            if array.dtype == np.uint16:
+                arrays[key] = bfloat16_to_float32(array)
+    return WeightsFile(path, arrays, order, beside)
 
 
-def write_weights(path: Path, model: nn.Layer) -> None:
-    """Write a network's weights, whole or not at all."""
-    with whole_file(path) as partial:
-        paddle.save(model.state_dict(), str(partial))
+def _is_array(value: object) -> bool:
+    if isinstance(value, tuple) and len(value) == 2:
+        value = value[1]
+    return isinstance(value, TorchTensor) or (
+        isinstance(value, np.ndarray) and value.dtype != object
+    )
 
 
-def load_weights(
-    model: nn.Layer, weights: Weights, source: Path | str, new_head: str = ""
-) -> list[str]:
-    """Set all weights of a network: -> the names that were left as they are.
+def describe(config: Mapping[str, Mapping], classes: Sequence[str]) -> dict[str, str]:
+    """What a .safetensors takes along, so that a prediction needs no other file.
 
     Args:
-        source: named in messages.
-        new_head: the name of the classifier; where it has another number of classes, it stays as
-            it is. Empty: everything must fit.
-
-    Raises WeightsError when names or shapes do not fit.
+        config: sections as in config.yaml; MODEL, with its normalisation and sampling, and INFER.
+        classes: names, in the order of the labels; none where they are not known.
     """
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    return {"paddlevid": __version__, "config": text, "classes": json.dumps(list(classes))}
+
+
+def write_weights(path: Path, model: nn.Layer, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a network's weights, whole or not at all, as the file's suffix says.
+
+    .safetensors takes texts along with them, .pdparams does not.
+    """
+    state = model.state_dict()
+    with whole_file(path) as partial:
+        if path.suffix == ".safetensors":
+            arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in state.items()}
+            save_file(arrays, partial, {"format": "pd", **(metadata or {})})
+        else:
+            paddle.save(state, str(partial))
+
+
+def check_fit(model: nn.Layer, weights: Weights, source: Path | str) -> None:
+    """Raise WeightsError, naming `source`, when names or shapes do not fit the network."""
     current = model.state_dict()
-    wrong = {
-        name: f"{name} is {list(weights[name].shape)}, needs {list(tensor.shape)}"
-        for name, tensor in current.items()
-        if name in weights and list(weights[name].shape) != list(tensor.shape)
-    }
-    left = [name for name in wrong if new_head and name.startswith(f"{new_head}.")]
     missing = [name for name in current if name not in weights]
     unexpected = [name for name in weights if name not in current]
-    shapes = [message for name, message in wrong.items() if name not in left]
-    # Paddle has no bfloat16 in NumPy: it writes its bits as uint16.
-    kinds = [name for name in current if name in weights and weights[name].dtype.kind != "f"]
-    if kinds:
-        raise WeightsError(
-            f"{source}: {kinds[0]} is {weights[kinds[0]].dtype}, needs float32, or float16 or "
-            "float64 to convert: save the weights as float32"
-        )
+    shapes = [
+        f"{name} is {list(weights[name].shape)}, needs {list(tensor.shape)}"
+        for name, tensor in current.items()
+        if name in weights and list(weights[name].shape) != list(tensor.shape)
+    ]
     if missing or unexpected or shapes:
         problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
         found = "; ".join(
@@ -122,13 +174,18 @@ def load_weights(
             f"{source} does not fit the network: {found}; it was saved from another network or "
             "with another num_classes"
         )
-    model.set_state_dict(
-        {
-            name: tensor if name in left else weights[name].astype(np.float32)
-            for name, tensor in current.items()
-        }
-    )
-    return left
+    kinds = [name for name in current if weights[name].dtype.kind != "f"]
+    if kinds:
+        raise WeightsError(
+            f"{source}: {kinds[0]} is {weights[kinds[0]].dtype}, needs float32, or another float "
+            "to convert: save the weights as float32"
+        )
+
+
+def load_weights(model: nn.Layer, weights: Weights, source: Path | str) -> None:
+    """Set all weights of a network; WeightsError, naming `source`, where they do not fit."""
+    check_fit(model, weights, source)
+    model.set_state_dict({name: array.astype(np.float32) for name, array in weights.items()})
 
 
 def download(url: str, md5: str) -> str:

@@ -1,6 +1,7 @@
 """Weights files: what is read, what is refused, and that nothing in them is run."""
 
 import collections
+import json
 import os
 import pickle
 from pathlib import Path
@@ -8,17 +9,14 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+import yaml
 from paddle import nn
 
+import paddlevid
 from paddlevid import weights as weights_module
-from paddlevid.weights import (
-    WeightsError,
-    download,
-    load_weights,
-    read_pickle,
-    read_weights,
-    write_weights,
-)
+from paddlevid.files import read_metadata
+from paddlevid.pickles import WeightsError, read_pickle
+from paddlevid.weights import describe, download, load_weights, read_weights, write_weights
 
 
 class Net(nn.Layer):
@@ -43,14 +41,16 @@ def assert_same(got: dict, expected: dict) -> None:
         np.testing.assert_array_equal(got[name], expected[name])
 
 
-def test_weights_come_back_the_same(tmp_path):
+@pytest.mark.parametrize("name", ["a.pdparams", "a.safetensors"])
+def test_weights_come_back_the_same(tmp_path, name):
     first, second = Net(), Net()
     load_weights(first, random_arrays(first), "made here")
-    write_weights(tmp_path / "a.pdparams", first)
-    content = read_weights(tmp_path / "a.pdparams")
-    assert load_weights(second, content, "a.pdparams") == []
+    write_weights(tmp_path / name, first)
+    file = read_weights(tmp_path / name)
+    assert (file.path, file.order, list(file.beside)) == (tmp_path / name, "paddle", [])
+    load_weights(second, file.arrays, name)
     assert_same(arrays(second), random_arrays(first))
-    assert os.listdir(tmp_path) == ["a.pdparams"]
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_a_file_of_paddle_save_is_read_without_paddle(tmp_path, monkeypatch):
@@ -58,7 +58,7 @@ def test_a_file_of_paddle_save_is_read_without_paddle(tmp_path, monkeypatch):
     paddle.save(model.state_dict(), str(tmp_path / "a.pdparams"))
     expected = arrays(model)
     monkeypatch.setattr(paddle, "load", None)
-    content = read_weights(tmp_path / "a.pdparams")
+    content = read_weights(tmp_path / "a.pdparams").arrays
     assert_same(content, expected)
     assert all(type(array) is np.ndarray for array in content.values())
 
@@ -67,7 +67,7 @@ def test_a_file_that_paddle_1_wrote_is_read(tmp_path):
     # A plain dict of arrays, with the note that maps names to names, in protocol 2.
     content = {"w": np.ones(2), "StructuredToParameterName@@": {"w": "linear_0.w_0"}}
     (tmp_path / "a").write_bytes(pickle.dumps(content, protocol=2))
-    assert_same(read_weights(tmp_path / "a"), {"w": np.ones(2)})
+    assert_same(read_weights(tmp_path / "a").arrays, {"w": np.ones(2)})
 
 
 @pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
@@ -134,14 +134,14 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path):
     whole = (tmp_path / "a").read_bytes()
     for length in (0, 1, 20, len(whole) // 2, len(whole) - 1):
         (tmp_path / "a").write_bytes(whole[:length])
-        with pytest.raises(WeightsError, match="a is damaged or not a Paddle weights file: ."):
+        with pytest.raises(WeightsError, match="a is damaged or not a (Paddle )?weights file: ."):
             read_weights(tmp_path / "a")
 
 
 @pytest.mark.parametrize("content", [b"epoch 1: loss 0.5\n", b"PK\x03\x04 zip", b"\x00" * 100])
 def test_a_file_of_another_kind_is_refused(tmp_path, content):
     (tmp_path / "a").write_bytes(content)
-    with pytest.raises(WeightsError, match="a is damaged or not a Paddle weights file"):
+    with pytest.raises(WeightsError, match="a is damaged or not a (Paddle )?weights file"):
         read_weights(tmp_path / "a")
 
 
@@ -154,16 +154,149 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
     ("content", "message"),
     [
         ([np.ones(2)], "a: holds a list, not named arrays"),
-        ({"epoch": 3}, "a: epoch is a int, not an array"),
-        ({"model": {"w": np.ones(2)}}, "a: model is a dict, not an array"),
-        ({"w": "text"}, "a: w is a str, not an array"),
-        ({"w": np.array([None])}, "a: w is a ndarray, not an array"),
+        ({}, "a: there are no arrays in it$"),
+        ({"epoch": 3}, "a: there are no arrays in it: epoch is a int"),
+        ({"w": "text", "v": {}}, "a: there are no arrays in it: w is a str, v is a dict"),
+        ({"w": np.array([None])}, "a: there are no arrays in it: w is a ndarray"),
+        ({"model": {"state_dict": {}}}, "a: there are no arrays in it$"),
     ],
 )
 def test_content_that_is_no_arrays_is_refused_by_key(tmp_path, content, message):
     (tmp_path / "a").write_bytes(pickle.dumps(content))
     with pytest.raises(WeightsError, match=message):
         read_weights(tmp_path / "a")
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state", "model", "net", "module"])
+def test_arrays_are_found_inside_and_what_lies_beside_them_is_named(tmp_path, key):
+    content = {"epoch": 3, key: {"w": np.ones(2)}, "optimizer": {"state": {}}}
+    (tmp_path / "a").write_bytes(pickle.dumps(content))
+    file = read_weights(tmp_path / "a")
+    assert_same(file.arrays, {"w": np.ones(2)})
+    assert file.beside == ["epoch", "optimizer"]
+
+
+def test_arrays_are_found_two_levels_deep(tmp_path):
+    content = {"model": {"state_dict": {"w": np.ones(2), "version": 2}, "best": 0.5}, "epoch": 1}
+    (tmp_path / "a").write_bytes(pickle.dumps(content))
+    file = read_weights(tmp_path / "a")
+    assert_same(file.arrays, {"w": np.ones(2)})
+    assert file.beside == ["epoch", "best", "version"]
+
+
+def test_a_network_may_have_a_part_that_is_called_model(tmp_path):
+    content = {"model": np.ones(2), "net.weight": np.zeros(3)}
+    (tmp_path / "a").write_bytes(pickle.dumps(content))
+    assert_same(read_weights(tmp_path / "a").arrays, content)
+
+
+def test_a_checkpoint_of_a_run_is_refused_with_what_to_take_instead(tmp_path):
+    content = {"model": {"w": np.ones(2)}, "optimizer": {}, "progress": {}}
+    (tmp_path / "a.ckpt").write_bytes(pickle.dumps(content))
+    with pytest.raises(WeightsError, match=r"a\.ckpt is a checkpoint of a run: .*best\.pdparams"):
+        read_weights(tmp_path / "a.ckpt")
+
+
+# --- bfloat16 -------------------------------------------------------------------------------------
+
+
+def test_paddles_bfloat16_becomes_float32(tmp_path):
+    values = [1.0, -2.5, 3.140625, 0.0, 1e30]
+    tensor = paddle.to_tensor(values).astype("bfloat16")
+    paddle.save({"w": tensor}, str(tmp_path / "a.pdparams"))
+    array = read_weights(tmp_path / "a.pdparams").arrays["w"]
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, tensor.astype("float32").numpy())
+    np.testing.assert_allclose(array, values, rtol=2**-8)
+
+
+# --- .safetensors ---------------------------------------------------------------------------------
+
+
+def safetensors_file(path: Path, header: dict, data: bytes = b"") -> Path:
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "dtype"),
+    [("F32", np.array([1, -2.5], "<f4"), "float32"), ("F16", np.array([1, -2.5], "<f2"), "float16"),
+     ("F64", np.array([1, -2.5], "<f8"), "float64"),
+     ("BF16", np.array([0x3F80, 0xC020], "<u2"), "float32")],
+)  # fmt: skip
+def test_safetensors_of_all_floats_are_read(tmp_path, kind, data, dtype):
+    entry = {"dtype": kind, "shape": [2], "data_offsets": [0, data.nbytes]}
+    file = read_weights(safetensors_file(tmp_path / "a", {"w": entry}, data.tobytes()))
+    assert file.arrays["w"].dtype == dtype
+    np.testing.assert_array_equal(file.arrays["w"], [1.0, -2.5])
+    assert file.order == ""
+
+
+@pytest.mark.parametrize(("format", "order"), [("pt", "torch"), ("pd", "paddle"), ("tf", "")])
+def test_safetensors_say_whose_order_their_linear_weights_have(tmp_path, format, order):
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    header = {"__metadata__": {"format": format}, "w": entry}
+    assert read_weights(safetensors_file(tmp_path / "a", header, b"0000")).order == order
+
+
+def test_other_kinds_of_numbers_are_refused_by_name(tmp_path):
+    entry = {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}
+    file = safetensors_file(tmp_path / "a", {"w": entry}, b"00")
+    with pytest.raises(WeightsError, match="a: w is F8_E4M3, needs one of F64, F32"):
+        read_weights(file)
+
+
+def test_a_safetensors_that_is_cut_off_is_refused(tmp_path):
+    write_weights(tmp_path / "a.safetensors", Net())
+    whole = (tmp_path / "a.safetensors").read_bytes()
+    for length in (1, 8, 9, 20, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "a").write_bytes(whole[:length])
+        with pytest.raises(WeightsError, match="a is damaged or n"):
+            read_weights(tmp_path / "a")
+
+
+def test_a_safetensors_takes_config_and_classes_along(tmp_path):
+    config = {"MODEL": {"name": "tsn_r18", "image_mean": [0.5, 0.5, 0.5]}, "INFER": {"crops": 3}}
+    metadata = describe(config, ["走路", "run"])
+    write_weights(tmp_path / "a.safetensors", Net(), metadata)
+    texts = read_metadata(tmp_path / "a.safetensors")
+    assert texts["paddlevid"] == paddlevid.__version__
+    assert yaml.safe_load(texts["config"]) == config
+    assert json.loads(texts["classes"]) == ["走路", "run"]
+    assert read_weights(tmp_path / "a.safetensors").metadata == texts
+
+
+# --- .npz -----------------------------------------------------------------------------------------
+
+
+def test_npz_is_read(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", w=np.ones(2), **{"fc.bias": np.zeros(3)})
+    file = read_weights(tmp_path / "a.npz")
+    assert_same(file.arrays, {"w": np.ones(2), "fc.bias": np.zeros(3)})
+    assert file.order == ""
+
+
+def test_objects_in_an_npz_are_refused_and_not_made(tmp_path):
+    objects = np.array([Runs(tmp_path / "made")], dtype=object)
+    np.savez(tmp_path / "a.npz", w=objects)
+    with pytest.raises(
+        WeightsError, match=r"a\.npz is damaged or not a weights file: Object arrays"
+    ):
+        read_weights(tmp_path / "a.npz")
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_npz_that_is_cut_off_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", w=np.ones(2000))
+    whole = (tmp_path / "a.npz").read_bytes()
+    for length in (4, 100, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "b").write_bytes(whole[:length])
+        with pytest.raises(WeightsError, match="b is damaged or not a"):
+            read_weights(tmp_path / "b")
+
+
+# --- into a network -------------------------------------------------------------------------------
 
 
 def test_missing_unexpected_and_misshapen_arrays_are_named_and_nothing_is_set():
@@ -187,26 +320,6 @@ def test_of_many_wrong_names_three_are_shown():
     content = {f"extra{i}": np.ones(1) for i in range(9)}
     with pytest.raises(WeightsError, match=r"9 unexpected \(extra0, extra1, extra2, \.\.\.\)"):
         load_weights(Net(), content, "a")
-
-
-def test_another_number_of_classes_leaves_a_new_head_as_it_is():
-    model, content = Net(num_classes=5), random_arrays(Net(num_classes=2))
-    head = arrays(model)["fc.weight"]
-    assert sorted(load_weights(model, content, "a", new_head="fc")) == ["fc.bias", "fc.weight"]
-    np.testing.assert_array_equal(arrays(model)["fc.weight"], head)
-    np.testing.assert_array_equal(arrays(model)["norm.weight"], content["norm.weight"])
-
-
-def test_a_head_that_fits_is_loaded_too():
-    model = Net()
-    assert load_weights(model, random_arrays(model), "a", new_head="fc") == []
-    assert_same(arrays(model), random_arrays(model))
-
-
-def test_only_the_head_may_have_another_shape():
-    content = random_arrays(Net()) | {"norm.weight": np.ones(4)}
-    with pytest.raises(WeightsError, match=r"1 of another shape \(norm.weight is \[4\], needs \[3"):
-        load_weights(Net(), content, "a", new_head="fc")
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float64])
@@ -247,7 +360,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, 
     with pytest.raises(OSError, match="no space left"):
         write_weights(tmp_path / "a", Net())
     assert os.listdir(tmp_path) == ["a"]
-    assert_same(read_weights(tmp_path / "a"), arrays(old))
+    assert_same(read_weights(tmp_path / "a").arrays, arrays(old))
 
 
 def test_a_download_that_fails_says_what_to_do(monkeypatch):

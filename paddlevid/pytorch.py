@@ -1,0 +1,222 @@
+"""Files of torch.save, read without PyTorch and without executing anything in them.
+
+All formats that torch.save ever wrote: a zip archive (PyTorch 1.6 and later), a sequence of pickles
+with the numbers behind them (0.1.10 to 1.5), and a tar archive (before).
+"""
+
+import math
+import pickle
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddlevid.pickles import ArrayUnpickler
+
+_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a sequence
+_KINDS = {
+    "Float": "f4",
+    "Double": "f8",
+    "Half": "f2",
+    "BFloat16": "bfloat16",
+    "Long": "i8",
+    "Int": "i4",
+    "Short": "i2",
+    "Char": "i1",
+    "Byte": "u1",
+    "Bool": "?",
+}
+
+
+def bfloat16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """The numbers whose upper halves these are."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A run of numbers in a file."""
+
+    kind: str  # of a number: one of _KINDS' values
+    length: int
+    read: Callable[[], bytes]
+    big_endian: bool = False
+
+    def numbers(self) -> NDArray:
+        """All of them: (length,), bfloat16 as float32."""
+        dtype = np.dtype("u2" if self.kind == "bfloat16" else self.kind)
+        stored = dtype.newbyteorder(">" if self.big_endian else "<")
+        data = self.read()
+        if len(data) != self.length * dtype.itemsize:
+            raise ValueError(f"{len(data)} bytes of numbers, needs {self.length} {dtype}")
+        numbers = np.frombuffer(data, stored).astype(dtype, copy=False)
+        return bfloat16_to_float32(numbers) if self.kind == "bfloat16" else numbers
+
+
+@dataclass(frozen=True)
+class TorchTensor:
+    """A view of a storage, whose numbers are read only when they are asked for."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in numbers, not bytes
+
+    def numpy(self) -> NDArray:
+        """A contiguous array with memory of its own; bfloat16 as float32."""
+        end = self.offset + 1
+        end += sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
+        if min((self.offset, *self.shape, *self.strides)) < 0:
+            raise ValueError(f"a tensor of shape {self.shape} with strides {self.strides}")
+        if 0 not in self.shape and end > self.storage.length:
+            raise ValueError(f"a tensor that reaches to {end} in {self.storage.length} numbers")
+        if math.prod(self.shape) > self.storage.length:
+            raise ValueError(f"a tensor of shape {self.shape} in {self.storage.length} numbers")
+        numbers = self.storage.numbers()
+        steps = [stride * numbers.itemsize for stride in self.strides]
+        view = np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, steps)
+        return np.array(view, order="C")
+
+
+def _rebuild(
+    storage: Storage, offset: int, shape: tuple, strides: tuple, *_: object
+) -> TorchTensor:
+    numbers = (offset, *shape, *strides)
+    if not isinstance(storage, Storage) or not all(type(n) is int for n in numbers):
+        raise pickle.UnpicklingError("a tensor without numbers")
+    return TorchTensor(storage, offset, tuple(shape), tuple(strides))
+
+
+_TENSOR_GLOBALS = {
+    ("torch._utils", "_rebuild_tensor"): _rebuild,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+    ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+    ("torch", "Size"): tuple,
+}
+
+
+class TorchUnpickler(ArrayUnpickler):
+    """Reads tensors too, as TorchTensor; `find` tells what a persistent id stands for."""
+
+    def __init__(self, file: BinaryIO, find: Callable[[object], object] | None = None) -> None:
+        super().__init__(file, encoding="latin1")
+        self._find = find
+
+    def find_class(self, module: str, name: str) -> object:
+        """The global, if tensors need it; for a type of tensor the kind of its numbers."""
+        if (module, name) in _TENSOR_GLOBALS:
+            return _TENSOR_GLOBALS[module, name]
+        kind = _KINDS.get(name.removesuffix("Storage").removesuffix("Tensor"))
+        if module in ("torch", "torch.cuda") and kind:
+            return kind
+        return super().find_class(module, name)
+
+    def persistent_load(self, pid: object) -> object:
+        """What is kept outside the pickle."""
+        if self._find is None:
+            raise pickle.UnpicklingError(f"it points outside itself, to {pid!r}")
+        return self._find(pid)
+
+
+def is_pytorch(path: Path) -> bool:
+    """Whether a file is one of torch.save."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    with open(path, "rb") as file:
+        start = file.read(64)
+    return _MAGIC.to_bytes(10, "little") in start or tarfile.is_tarfile(path)
+
+
+def read_pytorch(path: Path) -> object:
+    """What torch.save was given: plain containers, with a TorchTensor for each tensor.
+
+    Raises pickle.UnpicklingError, naming it, for any global that tensors do not need, and
+    whatever a damaged file makes pickle, zipfile, tarfile or struct raise.
+    """
+    if zipfile.is_zipfile(path):
+        return _read_zip(path)
+    return _read_tar(path) if tarfile.is_tarfile(path) else _read_sequence(path)
+
+
+def _read_zip(path: Path) -> object:
+    def member(name: str) -> bytes:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(name)
+
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    folder = min((n for n in names if n.endswith("data.pkl")), key=len).removesuffix("data.pkl")
+    if f"{folder}constants.pkl" in names:
+        raise pickle.UnpicklingError("it is a program of torch.jit: save its state_dict() alone")
+    big_endian = f"{folder}byteorder" in names and member(f"{folder}byteorder") == b"big"
+
+    def find(pid: tuple) -> Storage:
+        _, kind, key, _, length = pid
+        return Storage(kind, length, lambda: member(f"{folder}data/{key}"), big_endian)
+
+    with zipfile.ZipFile(path) as archive, archive.open(f"{folder}data.pkl") as file:
+        return TorchUnpickler(file, find).load()
+
+
+def _read_sequence(path: Path) -> object:
+    """Magic number, version, system, the content, the keys of its storages, and these."""
+    places: dict[str, int] = {}  # of the numbers of a storage
+    kinds: dict[str, str] = {}
+
+    def find(pid: tuple) -> Storage:
+        _, kind, key, _, length, view = pid
+        if view is not None:
+            raise pickle.UnpicklingError("views of storages are not known")
+        kinds[key] = kind
+        size = length * _item_size(kind)
+        return Storage(kind, length, lambda: _part(path, places[key], size))
+
+    with open(path, "rb") as file:
+        for _ in range(3):
+            ArrayUnpickler(file).load()
+        content = TorchUnpickler(file, find).load()
+        for key in ArrayUnpickler(file).load():
+            (length,) = struct.unpack("<q", file.read(8))
+            places[key] = file.tell()
+            file.seek(length * _item_size(kinds[key]), 1)
+    return content
+
+
+def _read_tar(path: Path) -> object:
+    """Its members: storages (a header, the numbers, ...), tensors (views of them), pickle."""
+    found: dict[int, object] = {}  # by the addresses that they had when they were saved
+    with tarfile.open(path, "r:") as archive:
+        storages = archive.extractfile("storages")
+        for _ in range(TorchUnpickler(storages).load()):
+            key, _, kind = TorchUnpickler(storages).load()
+            (length,) = struct.unpack("<q", storages.read(8))
+            data = storages.read(length * _item_size(kind))
+            found[key] = Storage(kind, length, lambda data=data: data)
+        if TorchUnpickler(storages).load():
+            raise pickle.UnpicklingError("views of storages are not known")
+        tensors = archive.extractfile("tensors")
+        for _ in range(TorchUnpickler(tensors).load()):
+            key, storage, _ = TorchUnpickler(tensors).load()
+            ndim, _ = struct.unpack("<ii", tensors.read(8))
+            numbers = struct.unpack(f"<{2 * ndim + 1}q", tensors.read(8 * (2 * ndim + 1)))
+            shape, strides, offset = numbers[:ndim], numbers[ndim:-1], numbers[-1]
+            found[key] = _rebuild(found[storage], offset, shape, strides)
+        return TorchUnpickler(archive.extractfile("pickle"), lambda key: found[int(key)]).load()
+
+
+def _item_size(kind: str) -> int:
+    """Bytes of a number."""
+    return 2 if kind == "bfloat16" else np.dtype(kind).itemsize
+
+
+def _part(path: Path, place: int, size: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(place)
+        return file.read(size)

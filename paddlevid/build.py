@@ -1,6 +1,7 @@
 """Building: a config -> loaders, network, loss, optimiser; nothing below it reads the config."""
 
 import difflib
+import json
 import re
 import zlib
 from collections import Counter
@@ -14,6 +15,7 @@ from paddle import nn
 from tqdm import tqdm
 
 from paddlevid.config import Config, ConfigError, ReaderConfig, TrainConfig
+from paddlevid.convert.conversion import convert
 from paddlevid.data.dataset import (
     HMDB51Dataset,
     ListError,
@@ -45,6 +47,7 @@ from paddlevid.data.transform import (
     TenCrops,
     UniformCrop,
 )
+from paddlevid.files import read_metadata
 from paddlevid.losses import WeightedCrossEntropy
 from paddlevid.models import create_model
 from paddlevid.optim import Schedule, create_optimizer, group_parameters
@@ -245,27 +248,24 @@ def build_model(
         pretrain = Path(download(*model.imagenet_weights))
     if not pretrain:
         return model, []
-    weights = read_weights(pretrain)
-    if hasattr(model, "trunk") and "conv1.weight" in weights:
-        # of an image network: the trunk without a prefix, and "fc"
-        trunk = {name: weights[name] for name in weights if not name.startswith("fc.")}
-        load_weights(model.trunk, trunk, pretrain)
-        return model, [f"the trunk starts from {pretrain}, the classifier afresh"]
-    notes = [f"starts from {pretrain}"]
-    if hasattr(model, "resize_embeddings"):
-        weights, resized = model.resize_embeddings(weights)
-        notes += [f"with {name} resized for other frames" for name in resized]
-    left = load_weights(model, weights, pretrain, new_head=model.classifier)
-    if left:
+    conversion = convert(model, read_weights(pretrain))
+    load_weights(model, conversion.weights, pretrain)
+    notes = [f"starts from {pretrain}: {line}" for line in conversion.summary()[:1]]
+    notes += conversion.summary()[1:]
+    theirs = conversion.project.normalization
+    ours = (model_config.image_mean, model_config.image_std)
+    if theirs and not np.allclose(theirs, ours, rtol=0, atol=1e-3):
+        (mean, std), (our_mean, our_std) = np.round(theirs, 4).tolist(), np.round(ours, 4).tolist()
         notes.append(
-            f"except {' and '.join(left)}: another number of classes, so freshly initialised"
+            f"warning: these weights are published for image_mean = {mean} and image_std = {std}; "
+            f"the config has {our_mean} and {our_std}"
         )
     return model, notes
 
 
 def load_all_weights(model: nn.Layer, file: Path) -> None:
-    """Set a network's weights from a file, all of them."""
-    load_weights(model, read_weights(file), file)
+    """Set a network's weights from a file of any project, all of them."""
+    load_weights(model, convert(model, read_weights(file), whole=True).weights, file)
 
 
 def build_loss(config: Config, dataset: VideoDataset | None = None) -> nn.Layer:
@@ -331,10 +331,14 @@ def build_optimizer(config: Config, model: nn.Layer) -> paddle.optimizer.Optimiz
 
 
 def read_classes(config: Config, weights: Path | None = None) -> list[str]:
-    """The class names, from a classes.txt beside the weights or beside a list; else numbers.
+    """The class names that the weights carry, or a classes.txt beside them or a list; else numbers.
 
     Raises ListError when the file has another number of lines than there are classes.
     """
+    if weights and weights.suffix == ".safetensors":
+        classes = json.loads(read_metadata(weights).get("classes", "[]"))
+        if len(classes) == config.model.num_classes:
+            return classes
     lists = [getattr(config, name).filelist for name in ("train", "valid", "test", "infer")]
     folders = [Path(weights).parent] if weights else []
     folders += [Path(list_file).parent for list_file in lists if list_file]

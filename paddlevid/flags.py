@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +25,17 @@ def at_least(low: int) -> Callable[[str], int]:
         return int(text)
 
     return whole_number
+
+
+def dictionary(text: str) -> dict:
+    """The type of a flag that takes a dictionary as JSON."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"needs a dictionary as JSON, not {text!r}")
+    return value
 
 
 def is_disk_full(error: Exception) -> bool:

@@ -1,14 +1,17 @@
-"""ECO against its published numbers, Caffe's pooling, and a re-statement in PyTorch."""
+"""ECO against its published numbers, Caffe's pooling, and a re-statement in NumPy."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
 
+from paddlevid.convert.conversion import convert
 from paddlevid.models import create_model
 from paddlevid.models.eco import Inception, halve
+from paddlevid.weights import WeightsFile, load_weights
 
 # Table 2.1 of the specification: channels in; of the 1x1 convolution; of the single branch's
 # reduction and 3x3; of the double branch's reduction and two 3x3; the pooling and its projection.
@@ -587,52 +590,72 @@ def test_eco_lite_has_no_dropout_of_a_branch_it_lacks():
         create_model("eco_lite", num_classes=3, dropout_2d=0.5)
 
 
-# --- the same in PyTorch --------------------------------------------------------------------------
+# --- the same in NumPy ----------------------------------------------------------------------------
 
 
-def reference_logits(weights, clip, full: bool):
-    """ECO from tables 2.1 to 2.4, in plain PyTorch, under the Caffe names."""
-    import torch
-    import torch.nn.functional as F
+def convolve(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int) -> np.ndarray:
+    """(C, ...) and (C', C, k, ...) -> (C', ...), padded with zeros, over two axes or three"""
+    axes = list(range(1, x.ndim))
+    k = weight.shape[-1]
+    padded = np.pad(x, [(0, 0)] + [(k // 2, k // 2)] * len(axes))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, [k] * len(axes), axes)
+    windows = windows[(slice(None), *[slice(None, None, stride)] * len(axes))]
+    kernel_axes = list(range(x.ndim, windows.ndim))
+    sums = np.tensordot(weight, windows, ([1, *range(2, weight.ndim)], [0, *kernel_axes]))
+    return sums + bias.reshape(-1, *[1] * len(axes))
 
-    def convolve(x, name, stride=1):
-        weight = weights[name]
-        function = F.conv2d if weight.dim() == 4 else F.conv3d
-        return function(x, weight, weights[f"{name}/bias"], stride, padding=weight.shape[-1] // 2)
+
+def windows_3x3(x: np.ndarray, before: float) -> np.ndarray:
+    padded = np.pad(x, [(0, 0), (1, 1), (1, 1)], constant_values=before)
+    return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+
+
+def halved(x: np.ndarray) -> np.ndarray:
+    size = tuple(caffe_size(n) for n in x.shape[1:])
+    return caffe_max_pool(x[None], size)[0]
+
+
+def reference_logits(weights: dict[str, np.ndarray], clip: np.ndarray, full: bool) -> np.ndarray:
+    """ECO from tables 2.1 to 2.4 of the specification, under the authors' names, slowly.
+
+    One clip (3, T, H, W), blue first -> (K,)
+    """
+
+    def conv(x, name, stride=1):
+        return convolve(x, weights[f"{name}.weight"], weights[f"{name}.bias"], stride)
 
     def activate(x, norm):
-        statistics = (weights[f"{norm}/{part}"] for part in ("mean", "variance", "slope", "shift"))
-        return F.relu(F.batch_norm(x, *statistics, training=False, eps=1e-5))
+        parts = ("running_mean", "running_var", "weight", "bias")
+        shape = (-1, *[1] * (x.ndim - 1))
+        mean, variance, slope, shift = (weights[f"{norm}.{p}"].reshape(shape) for p in parts)
+        return np.maximum((x - mean) / np.sqrt(variance + 1e-5) * slope + shift, 0)
 
     def layer(x, name, stride=1):
-        return activate(convolve(x, name, stride), f"{name}_bn")
+        return activate(conv(x, name, stride), f"{name}_bn")
 
-    def pool(x):
-        return F.max_pool2d(x, 3, 2, 0, ceil_mode=True)
+    def double(x, place, stride=1):
+        x = layer(layer(x, f"{place}double_3x3_reduce"), f"{place}double_3x3_1")
+        return layer(x, f"{place}double_3x3_2", stride)
 
     def inception(x, block):
         place = f"inception_{block}_"
         single = layer(layer(x, f"{place}3x3_reduce"), f"{place}3x3")
-        double = layer(layer(x, f"{place}double_3x3_reduce"), f"{place}double_3x3_1")
-        double = layer(double, f"{place}double_3x3_2")
-        if BLOCKS[block][4][0] == "avg":
-            pooled = F.avg_pool2d(x, 3, 1, 1, count_include_pad=True)
+        if BLOCKS[block][4][0] == "avg":  # the padding counts
+            pooled = windows_3x3(x, 0.0).mean(axis=(3, 4))
         else:
-            pooled = F.max_pool2d(x, 3, 1, 1)
+            pooled = windows_3x3(x, -np.inf).max(axis=(3, 4))
         pooled = layer(pooled, f"{place}pool_proj")
-        return torch.cat([layer(x, f"{place}1x1"), single, double, pooled], dim=1)
+        return np.concatenate([layer(x, f"{place}1x1"), single, double(x, place), pooled])
 
     def reduction(x, block):
         place = f"inception_{block}_"
         single = layer(layer(x, f"{place}3x3_reduce"), f"{place}3x3", stride=2)
-        double = layer(layer(x, f"{place}double_3x3_reduce"), f"{place}double_3x3_1")
-        double = layer(double, f"{place}double_3x3_2", stride=2)
-        return torch.cat([single, double, pool(x)], dim=1)
+        return np.concatenate([single, double(x, place, stride=2), halved(x)])
 
     taps, vectors = [], []
-    for frame in clip.unbind(2):
-        x = pool(layer(frame, "conv1_7x7_s2", stride=2))
-        x = pool(layer(layer(x, "conv2_3x3_reduce"), "conv2_3x3"))
+    for t in range(clip.shape[1]):
+        x = halved(layer(clip[:, t], "conv1_7x7_s2", stride=2))
+        x = halved(layer(layer(x, "conv2_3x3_reduce"), "conv2_3x3"))
         x = inception(inception(x, "3a"), "3b")
         tap = layer(x, "inception_3c_double_3x3_reduce")
         taps.append(layer(tap, "inception_3c_double_3x3_1"))
@@ -641,80 +664,88 @@ def reference_logits(weights, clip, full: bool):
             for block in ("4a", "4b", "4c", "4d"):
                 x = inception(x, block)
             x = inception(inception(reduction(x, "4e"), "5a"), "5b")
-            vectors.append(x.mean(dim=(2, 3)))
+            vectors.append(x.mean(axis=(1, 2)))
 
-    raw = convolve(torch.stack(taps, dim=2), "res3a_2n")
+    raw = conv(np.stack(taps, axis=1), "res3a_2")
     active = activate(raw, "res3a_bn")
     for block in ("res3b", "res4a", "res4b", "res5a", "res5b"):
         halves = block in ("res4a", "res5a")
         x = layer(active, f"{block}_1", stride=2 if halves else 1)
-        shortcut = convolve(active, f"{block}_down", stride=2) if halves else raw
-        raw = convolve(x, f"{block}_2") + shortcut
+        shortcut = conv(active, f"{block}_down", stride=2) if halves else raw
+        raw = conv(x, f"{block}_2") + shortcut
         active = activate(raw, f"{block}_bn")
-    features = active.mean(dim=(2, 3, 4))
+    features = active.mean(axis=(1, 2, 3))
     if full:
-        features = torch.cat([torch.stack(vectors).mean(dim=0), features], dim=1)
-    return features @ weights["fc"].T + weights["fc/bias"]
+        features = np.concatenate([np.mean(vectors, axis=0), features])
+    return weights["new_fc.weight"] @ features + weights["new_fc.bias"]
 
 
 def random_weights(full: bool) -> dict[str, np.ndarray]:
-    """Convolutions that keep the size of what passes, biases and batch norms that matter."""
+    """The authors' names; convolutions that keep the size of what passes, norms that matter."""
     rng = np.random.default_rng(0)
     weights, norms = {}, {name: channels for name, (channels, _) in TAIL_NORMS.items()}
-    for name, shape in caffe_shapes(full).items():
-        weights[name] = rng.normal(size=shape) * math.sqrt(2 / np.prod(shape[1:]))
-        weights[f"{name}/bias"] = rng.normal(size=shape[0]) * 0.2
+    for caffe_name, shape in caffe_shapes(full).items():
+        name = "res3a_2" if caffe_name == "res3a_2n" else caffe_name
+        weights[f"{name}.weight"] = rng.normal(size=shape) * math.sqrt(2 / np.prod(shape[1:]))
+        weights[f"{name}.bias"] = rng.normal(size=shape[0]) * 0.2
         if not name.startswith("res"):
             norms[f"{name}_bn"] = shape[0]
     for name, channels in norms.items():
-        weights[f"{name}/slope"] = rng.uniform(0.5, 1.5, channels)
-        weights[f"{name}/shift"] = rng.uniform(-0.5, 0.5, channels)
-        weights[f"{name}/mean"] = rng.uniform(-0.5, 0.5, channels)
-        weights[f"{name}/variance"] = rng.uniform(0.5, 1.5, channels)
+        for part, low in (("weight", 0.5), ("bias", -0.5), ("running_mean", -0.5),
+                          ("running_var", 0.5)):  # fmt: skip
+            weights[f"{name}.{part}"] = rng.uniform(low, low + 1, channels)
     num_features = 1536 if full else 512
-    weights["fc"] = rng.normal(size=(7, num_features)) / math.sqrt(num_features)
-    weights["fc/bias"] = rng.normal(size=7)
+    weights["new_fc.weight"] = rng.normal(size=(7, num_features)) / math.sqrt(num_features)
+    weights["new_fc.bias"] = rng.normal(size=7)
     return weights
 
 
-def in_our_names(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    parts = {"slope": "weight", "shift": "bias", "mean": "_mean", "variance": "_variance"}
-    ours = {}
-    for name, value in weights.items():
-        layer, _, part = name.partition("/")
-        if layer == "fc":
-            ours["fc.bias" if part else "fc.weight"] = value if part else value.T
-        elif part in parts and layer in TAIL_NORMS:
-            ours[f"tail.{TAIL_NORMS[layer][1]}.{parts[part]}"] = value
-        elif part in parts:
-            ours[f"{our_place(layer.removesuffix('_bn'))}.bn.{parts[part]}"] = value
-        else:
-            ours[f"{our_convolution(layer)}.{part or 'weight'}"] = value
-    return ours
-
-
 @pytest.mark.parametrize("name", ["eco_full", "eco_lite"])
-def test_it_equals_its_tables_in_pytorch_with_the_same_weights(name):
-    torch = pytest.importorskip("torch")
-    weights = random_weights(full=name == "eco_full")
-    paddle.set_default_dtype("float64")
-    try:
-        with paddle.LazyGuard():
-            model = create_model(name, num_classes=7)
-    finally:
-        paddle.set_default_dtype("float32")
-    ours = in_our_names(weights)
-    state = model.state_dict()
-    assert set(ours) == set(state)
-    for key, tensor in state.items():
-        tensor.set_value(np.ascontiguousarray(ours[key]))
+def test_it_equals_its_tables_with_the_authors_weights(name, tmp_path):
+    full = name == "eco_full"
+    weights = random_weights(full)
+    clip = np.random.default_rng(1).normal(size=(3, 4, 32, 64))  # blue, green, red
+    expected = reference_logits(weights, clip, full)
+    file = as_published(weights, tmp_path / "eco.pth.tar")
+    model = create_model(name, num_classes=7)
+    load_weights(model, convert(model, file, whole=True).weights, file.path)
     model.eval()
-    clip = np.random.default_rng(1).normal(size=(2, 3, 5, 64, 96))
-    with torch.no_grad():
-        tensors = {key: torch.from_numpy(value) for key, value in weights.items()}
-        expected = reference_logits(tensors, torch.from_numpy(clip), name == "eco_full").numpy()
-    with paddle.no_grad():
-        got = model(paddle.to_tensor(clip)).numpy()
-    assert got.dtype == np.float64
+    got = model(paddle.to_tensor(clip[None, ::-1].astype(np.float32)))
     assert expected.std() > 0.1
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
+    error = np.abs(got.numpy()[0] - expected).max()
+    assert error < 1e-4 * np.abs(expected).max()
+
+    # The gradient of the first layer, along one direction, against a difference
+    direction = np.random.default_rng(2).normal(size=(64, 3, 7, 7))
+    ends = []
+    for step in (1e-7, -1e-7):
+        moved = weights["conv1_7x7_s2.weight"] + step * direction
+        logits = reference_logits({**weights, "conv1_7x7_s2.weight": moved}, clip, full)
+        ends.append(logits[0] - logits[1])
+    (got[0, 0] - got[0, 1]).backward()
+    slope = np.sum(model.conv1.conv.weight.grad.numpy()[:, ::-1] * direction)
+    assert slope == pytest.approx((ends[0] - ends[1]) / 2e-7, rel=1e-3)
+
+
+def as_published(weights: dict[str, np.ndarray], path: Path) -> WeightsFile:
+    """What is read of a checkpoint of the authors' port to PyTorch."""
+    arrays = {}
+    for name, array in weights.items():
+        prefix = "module." if name.startswith("new_fc") else "module.base_model."
+        arrays[prefix + name] = array.astype(np.float32)
+        if name.endswith("running_var"):
+            counter = prefix + name.replace("running_var", "num_batches_tracked")
+            arrays[counter] = np.array(0)
+    return WeightsFile(path, arrays, "torch")
+
+
+def test_only_the_2d_s_branch_is_left_out_of_full_weights_for_lite(tmp_path):
+    file = as_published(random_weights(full=True), tmp_path / "full.pth.tar")
+    conversion = convert(create_model("eco_lite", num_classes=7), file)
+    left = {r.source for r in conversion.rows if r.fate == "left out"}
+    full, lite = random_weights(full=True), random_weights(full=False)
+    missing = {f"module.base_model.{name}" for name in set(full) - set(lite)}
+    assert {name for name in left if "num_batches" not in name} - missing == {
+        "module.new_fc.weight"  # of 1536 features
+    }
+    assert missing < left

@@ -673,45 +673,61 @@ def arrays(model: nn.Layer) -> dict[str, np.ndarray]:
 
 
 def test_weights_of_this_size_are_left_as_they_are():
-    weights = arrays(randomize(small()))
-    same, names = small().resize_embeddings(weights)
-    assert names == []
-    assert set(same) == set(weights)
-    assert all(same[name] is weights[name] for name in weights)
+    assert small().adapt(arrays(randomize(small()))) == {}
 
 
 def test_weights_for_other_frames_have_their_embeddings_resized_and_nothing_else():
     weights = arrays(randomize(small()))
     before = {name: array.copy() for name, array in weights.items()}
     model = small(image_size=40, num_frames=8)
-    resized, names = model.resize_embeddings(weights)
-    assert names == ["pos_embed", "time_embed"]
-    for name, tensor in model.state_dict().items():
-        assert list(resized[name].shape) == list(tensor.shape), name
+    adapted = model.adapt(weights)
+    assert list(adapted) == ["pos_embed", "time_embed"]
+    for name, (array, fate, why) in adapted.items():
+        assert list(array.shape) == list(model.state_dict()[name].shape), name
+        assert fate == "resized"
+        assert why.startswith("the file is for ")
+    for name in weights:
         np.testing.assert_array_equal(weights[name], before[name])  # not changed in place
-        if name not in names:
-            assert resized[name] is weights[name]
-    np.testing.assert_array_equal(resized["time_embed"], weights["time_embed"].repeat(2, axis=1))
-    np.testing.assert_array_equal(resized["pos_embed"][:, 0], weights["pos_embed"][:, 0])
+    np.testing.assert_array_equal(adapted["time_embed"][0], weights["time_embed"].repeat(2, axis=1))
+    np.testing.assert_array_equal(adapted["pos_embed"][0][:, 0], weights["pos_embed"][:, 0])
+
+
+def resized_positions(model: TimeSformer, positions: np.ndarray) -> np.ndarray:
+    return model.adapt({"pos_embed": positions})["pos_embed"][0]
 
 
 def test_positions_of_weights_are_resized_bicubically_in_two_dimensions():
-    torch = pytest.importorskip("torch")
     positions = np.random.default_rng(0).normal(size=(1, 1 + 4 * 4, 12)).astype(np.float32)
-    square = torch.from_numpy(positions[:, 1:]).reshape(1, 4, 4, 12).permute(0, 3, 1, 2)
+    square = positions[0, 1:].reshape(4, 4, 12)
     for side in (2, 3, 7, 8):
-        larger = torch.nn.functional.interpolate(square, size=(side, side), mode="bicubic")
-        expected = larger.permute(0, 2, 3, 1).reshape(1, side**2, 12).numpy()
-        resized, names = small(image_size=8 * side).resize_embeddings({"pos_embed": positions})
-        assert names == ["pos_embed"]
-        np.testing.assert_allclose(resized["pos_embed"][:, 1:], expected, rtol=0, atol=1e-5)
+        expected = np.stack([plain_bicubic(square[:, :, d], side) for d in range(12)], axis=2)
+        resized = resized_positions(small(image_size=8 * side), positions)
+        got = resized[0, 1:].reshape(side, side, 12)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+
+
+def plain_bicubic(square: np.ndarray, side: int) -> np.ndarray:
+    """Cubic convolution (Keys 1981) with a = -0.75, between the centres of pixels."""
+
+    def weight(x: float, a: float = -0.75) -> float:
+        x = abs(x)
+        if x <= 1:
+            return (a + 2) * x**3 - (a + 3) * x**2 + 1
+        return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+    old = len(square)
+    matrix = np.zeros((side, old))
+    for i in range(side):
+        place = (i + 0.5) * old / side - 0.5
+        for k in range(int(np.floor(place)) - 1, int(np.floor(place)) + 3):
+            matrix[i, min(max(k, 0), old - 1)] += weight(place - k)
+    return matrix @ square @ matrix.T
 
 
 def test_positions_that_rise_along_the_rows_still_do_when_resized():
     rows = np.arange(4.0).repeat(4)[None, :, None].repeat(12, axis=2)
     positions = np.concatenate([np.full((1, 1, 12), 9.0), rows], axis=1)
-    resized, _ = small(image_size=64).resize_embeddings({"pos_embed": positions})
-    square = resized["pos_embed"][0, 1:].reshape(8, 8, 12)
+    square = resized_positions(small(image_size=64), positions)[0, 1:].reshape(8, 8, 12)
     assert (np.diff(square, axis=0) > 0).all()
     np.testing.assert_allclose(np.diff(square, axis=1), 0, atol=1e-5)
 
@@ -726,17 +742,48 @@ def test_positions_that_rise_along_the_rows_still_do_when_resized():
     ],
 )
 def test_what_is_no_embedding_of_this_width_is_left_for_the_loader_to_refuse(name, shape):
-    weights = {name: np.zeros(shape, np.float32)}
-    same, names = small().resize_embeddings(weights)
-    assert names == []
-    assert same[name] is weights[name]
+    assert name not in small().adapt({name: np.zeros(shape, np.float32)})
 
 
 def test_space_leaves_a_time_embedding_alone():
     weights = {"time_embed": np.zeros((1, 8, 12), np.float32)}
-    same, names = small(attention="space").resize_embeddings(weights)
-    assert names == []
-    assert same["time_embed"] is weights["time_embed"]
+    assert small(attention="space").adapt(weights) == {}
+
+
+# --- weights of an image network ------------------------------------------------------------------
+
+
+def image_arrays() -> dict[str, np.ndarray]:
+    weights = arrays(randomize(small()))
+    return {name: a for name, a in weights.items() if "temporal" not in name and name[0] != "t"}
+
+
+def test_attention_over_time_starts_as_a_copy_of_that_over_space():
+    weights, model = image_arrays(), small()
+    adapted = model.adapt(weights)
+    assert set(adapted) | set(weights) == set(model.state_dict())
+    assert not set(adapted) & set(weights)
+    for name, (array, fate, _) in adapted.items():
+        if name == "time_embed" or ".temporal_fc." in name:
+            assert fate == "initialised"
+            assert list(array.shape) == list(model.state_dict()[name].shape)
+            assert not array.any()
+        else:
+            assert fate == "copied"
+            source = name.replace("temporal_attn", "attn").replace("temporal_norm1", "norm1")
+            np.testing.assert_array_equal(array, weights[source])
+
+
+def test_joint_attention_lacks_the_time_alone_and_space_lacks_nothing():
+    assert list(small(attention="joint").adapt(image_arrays())) == ["time_embed"]
+    assert small(attention="space").adapt(image_arrays()) == {}
+
+
+@pytest.mark.parametrize("lost", ["time_embed", "blocks.0.temporal_fc.weight"])
+def test_a_video_network_that_lacks_a_part_is_not_taken_for_an_image_network(lost):
+    weights = arrays(randomize(small()))
+    del weights[lost]
+    assert small().adapt(weights) == {}
 
 
 # --- arguments ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from paddlevid.data.frames import write_frames
 from paddlevid.data.loader import Batch, Loader
 from paddlevid.data.sample import SegmentSampler
 from paddlevid.data.transform import CenterCrop, Compose, Normalize, ResizeShortSide
-from paddlevid.flags import Parser, at_least
+from paddlevid.flags import Parser, at_least, dictionary
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -39,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("what", choices=list(BENCHES))
     parser.add_argument("--model", default="tsn_r50", help="train, infer: of create_model")
     parser.add_argument(
-        "--arguments", type=_dictionary, default={}, metavar="JSON",
+        "--arguments", type=dictionary, default={}, metavar="JSON",
         help='train, infer: more arguments of create_model, e.g. {"width": 16}',
     )  # fmt: skip
     parser.add_argument(
@@ -68,17 +68,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="train, infer: run with paddlevid's and with Paddle's process settings in turn",
     )  # fmt: skip
     return parser.parse_args(argv)
-
-
-def _dictionary(text: str) -> dict:
-    """The type of a flag that takes a dictionary as JSON."""
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"needs a dictionary as JSON, not {text!r}")
-    return value
 
 
 def median_seconds(action: Callable[[], None], steps: int) -> float:

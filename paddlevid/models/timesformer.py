@@ -183,6 +183,7 @@ class TimeSformer(nn.Layer):
                 f"drop_path = {drop_path} must be from 0 to below 1, mlp_ratio = {mlp_ratio} and "
                 f"init_std = {init_std} above 0"
             )
+        self.num_frames = num_frames
         self.patch_size = patch_size
         self.attention = attention
         self.grid = image_size // patch_size  # patches in a row of the position embedding
@@ -262,13 +263,17 @@ class TimeSformer(nn.Layer):
             return self.time_embed
         return resize_times(self.time_embed, num_frames)
 
-    def resize_embeddings(self, weights: dict[str, NDArray]) -> tuple[dict[str, NDArray], list]:
-        """Weights of such a network for other frames -> for these, and the names that were resized.
+    def adapt(self, weights: dict[str, NDArray]) -> dict[str, tuple[NDArray, str, str]]:
+        """What has to change in weights of such a network for other frames, or for images.
 
-        Positions bicubic in two dimensions, times by the nearest. What is no embedding of this
-        width is left as it is.
+        Embeddings are resized, positions bicubic in two dimensions, times by the nearest. Where
+        there is no time embedding, attention over time starts as a copy of that over space, behind
+        a linear layer of zeros (section 4), and so does the time embedding.
+
+        -> the arrays by name, with what was done ("resized", "copied") and why. What is no
+        embedding of this width is left as it is.
         """
-        resized = {}
+        adapted = {}
         current = self.state_dict()
         for name in ("pos_embed", "time_embed"):
             found, wanted = weights.get(name), current.get(name)
@@ -277,12 +282,23 @@ class TimeSformer(nn.Layer):
             if found.ndim != 3 or found.shape[1] < 2 or found.shape[2] != wanted.shape[2]:
                 continue
             embedding = paddle.to_tensor(found.astype(np.float32))
+            why = f"the file is for {found.shape[1]}, the network for {wanted.shape[1]}"
             if name == "time_embed":
-                resized[name] = resize_times(embedding, wanted.shape[1]).numpy()
+                embedding = resize_times(embedding, wanted.shape[1])
+                adapted[name] = (embedding.numpy(), "resized", f"{why} frames")
             elif math.isqrt(found.shape[1] - 1) ** 2 == found.shape[1] - 1:
                 embedding = resize_positions(embedding, self.grid, self.grid, "bicubic")
-                resized[name] = embedding.numpy()
-        return weights | resized, list(resized)
+                adapted[name] = (embedding.numpy(), "resized", f"{why} places")
+        if "time_embed" not in weights and not any("temporal" in name for name in weights):
+            for name, tensor in current.items():
+                over_space = name.replace(".temporal_attn.", ".attn.").replace("temporal_n", "n")
+                if name == "time_embed" or ".temporal_fc." in name:
+                    zeros = np.zeros(tensor.shape, np.float32)
+                    adapted[name] = (zeros, "initialised", "0, as the file is of an image network")
+                elif over_space != name and over_space in weights:
+                    why = "from attention over space, as the file is of an image network"
+                    adapted[name] = (weights[over_space], "copied", why)
+        return adapted
 
 
 def resize_positions(positions: Tensor, rows: int, columns: int, mode: str) -> Tensor:

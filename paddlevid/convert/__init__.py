@@ -1,0 +1,1 @@
+"""Weights of other projects -> ours: names.py, conversion.py, python -m paddlevid.convert."""

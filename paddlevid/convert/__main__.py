@@ -1,0 +1,145 @@
+"""Convert weights of other projects: python -m paddlevid.convert MODEL SOURCE TARGET"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from paddlevid import runtime
+from paddlevid.data.split import read_lines
+from paddlevid.flags import Parser, at_least, dictionary
+from paddlevid.flags import describe as describe_error
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(
+        prog="python -m paddlevid.convert",
+        description="Convert weights of PyTorch, PaddleVideo and others to weights of paddlevid. "
+        "What became of each tensor is printed. Nothing in SOURCE is executed.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="of create_model; or vgg16, inception_v3")
+    parser.add_argument(
+        "source", metavar="SOURCE", type=Path,
+        help=".pth .pt .pyth (torch.save), .safetensors, .pdparams or .npz",
+    )  # fmt: skip
+    parser.add_argument(
+        "target", metavar="TARGET", type=Path,
+        help=".safetensors, which infer.py takes without a config, or .pdparams",
+    )  # fmt: skip
+    parser.add_argument(
+        "--num-classes", type=at_least(1), metavar="K",
+        help="another number than the file's: its classifier is left out (default: the file's)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--arguments", type=dictionary, default={}, metavar="JSON",
+        help='more arguments of create_model, e.g. {"attention": "joint"}',
+    )  # fmt: skip
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="class names, a line each, for TARGET"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace TARGET")
+    args = parser.parse_args(argv)
+    if args.target.suffix not in (".safetensors", ".pdparams"):
+        parser.error(f"TARGET {args.target}: needs a name that ends in .safetensors or .pdparams")
+    if not args.target.parent.is_dir():
+        parser.error(f"TARGET {args.target}: there is no folder {args.target.parent}")
+    if args.target.exists() and not args.overwrite:
+        parser.error(f"TARGET {args.target} exists: --overwrite replaces it")
+    if args.target.resolve() == args.source.resolve():
+        parser.error("SOURCE and TARGET are the same file")
+    return args
+
+
+# How the clips of published networks are chosen and cut: [MODEL], [INFER], and what [TEST] adds.
+_PUBLISHED = {
+    "tsn": ({"seg_num": 8}, {"short_size": 256, "target_size": 224}, {"seg_num": 25, "crops": 10}),
+    "eco": ({"seg_num": 16}, {"short_size": 256, "target_size": 224}, {}),
+    "timesformer": ({"sampling": "linspace"}, {"crops": 3}, {}),
+}
+_INTERVALS = {"timesformer_base": 32, "timesformer_hr": 16, "timesformer_large": 4}
+
+
+def published_config(name: str, arguments: dict, model: "nn.Layer", project: "Project") -> dict:  # noqa: F821
+    """A config for predictions with a converted network."""
+    of_model, reader, test = _PUBLISHED[name.partition("_")[0]]
+    if name in _INTERVALS:
+        side = model.grid * model.patch_size
+        seg_num = model.num_frames
+        of_model = {**of_model, "seg_num": seg_num, "interval": _INTERVALS[name]}
+        reader = {**reader, "short_size": side, "target_size": side}
+    num_classes = getattr(model, model.classifier).bias.shape[0]
+    mean, std = project.normalization or ((0.0,) * 3, (1.0,) * 3)
+    return {
+        "MODEL": {
+            "name": name, "arguments": arguments, "num_classes": num_classes, "format": "video",
+            **of_model, "image_mean": list(mean), "image_std": list(std),
+        },
+        "TEST": {**reader, **test},
+        "INFER": reader,
+    }  # fmt: skip
+
+
+def convert_file(args: argparse.Namespace) -> None:
+    """Read, convert, tell what became of each tensor, write."""
+    runtime.configure()
+    # Paddle is imported here, so that --help answers at once.
+    from paddlevid.convert.conversion import convert, count_classes
+    from paddlevid.layers.trunks import TRUNKS, create_trunk
+    from paddlevid.models import create_model
+    from paddlevid.weights import describe, load_weights, read_weights, write_weights
+
+    classes = read_lines(args.classes) if args.classes else []
+    file = read_weights(args.source)
+    if args.model in TRUNKS:
+        model = create_trunk(args.model)
+    else:
+        model = create_model(args.model, num_classes=args.num_classes or 1, **args.arguments)
+        num_classes = args.num_classes or count_classes(model, file)
+        if not num_classes:
+            raise ValueError(f"{args.source} has no classifier: needs --num-classes K")
+        if classes and len(classes) != num_classes:
+            raise ValueError(f"{args.classes} names {len(classes)} classes, not {num_classes}")
+        if not args.num_classes:
+            model = create_model(args.model, num_classes=num_classes, **args.arguments)
+    conversion = convert(model, file)
+    print_table(conversion.rows)
+    if file.beside:
+        print(f"beside the weights, and left there: {', '.join(file.beside)}")
+    for line in conversion.summary():
+        print(line)
+    load_weights(model, conversion.weights, args.source)
+    metadata = {}
+    if args.model not in TRUNKS:
+        config = published_config(args.model, args.arguments, model, conversion.project)
+        metadata = describe(config, classes)
+    write_weights(args.target, model, metadata)
+    print(f"written: {args.target}")
+    if metadata and args.target.suffix == ".safetensors":
+        print(f"predict: python infer.py --weights {args.target} VIDEO")
+
+
+def print_table(rows: "Sequence[Row]") -> None:  # noqa: F821
+    """A line for each tensor."""
+    width = max(len(row.target) for row in rows)
+    print(f"{'in the network':{width}}  {'':11}  {'shape':16}  in the file")
+    for row in rows:
+        shape = "x".join(map(str, row.array.shape))
+        print(f"{row.target or '-':{width}}  {row.fate:11}  {shape:16}  {row.source or '-'}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Convert; -> exit code."""
+    args = parse_args(argv)
+    try:
+        convert_file(args)
+    except (ValueError, OSError) as error:
+        print(f"paddlevid.convert: {describe_error(error, args.target.parent)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("paddlevid.convert: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

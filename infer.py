@@ -25,9 +25,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         epilog="Without INPUT and --split, the list that INFER.filelist names is predicted.",
     )
     parser.add_argument(
-        "--config", type=Path, help="as in training (default: config.yaml beside the weights)"
-    )
-    parser.add_argument("--weights", required=True, type=Path, help=".pdparams of train.py")
+        "--config", type=Path,
+        help="as in training (default: what a .safetensors carries, or config.yaml beside)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--weights", required=True, type=Path,
+        help=".safetensors or .pdparams of train.py, or any file that paddlevid.convert reads",
+    )  # fmt: skip
     parser.add_argument(
         "inputs", metavar="INPUT", nargs="*", type=Path,
         help="video files, .pkl clips, folders of them, folders of frames, or lists",
@@ -68,7 +72,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--output {args.output}: there is no folder {args.output.parent}")
     if not args.config:
         args.config = args.weights.parent / "config.yaml"
-        if not args.config.exists():
+        if args.weights.suffix == ".safetensors":
+            args.config = args.weights  # it carries its own
+        elif not args.config.exists():
             parser.error(f"there is no {args.config} beside the weights: give --config FILE")
     section = "TEST" if args.split == "train" else (args.split or "infer").upper()
     for key, value in (("num_clips", args.num_clips), ("crops", args.crops)):

@@ -33,7 +33,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="a folder with a folder of videos for each class, or one with train.list, val.list "
         "and test.list; sets the lists, the number of classes and the format of the config",
     )  # fmt: skip
-    parser.add_argument("--pretrain", type=Path, metavar="FILE", help="weights to start from")
+    parser.add_argument(
+        "--pretrain", type=Path, metavar="FILE",
+        help="weights to start from: of train.py, or any file that paddlevid.convert reads",
+    )  # fmt: skip
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     start.add_argument("--overwrite", action="store_true", help="replace the run in the folder")

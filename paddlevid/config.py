@@ -14,6 +14,8 @@ from pathlib import Path
 
 import yaml
 
+from paddlevid.files import read_metadata
+
 
 class ConfigError(ValueError):
     """A config cannot be used. The message names file, section, key, what it got and needs."""
@@ -253,17 +255,20 @@ def _plain(value: object) -> object:
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """Read a config file, and set `SECTION.key=value` overrides.
 
+    A .safetensors of train.py or paddlevid.convert is read too: it carries its config.
+
     Raises ConfigError for a file that cannot be read, an unknown section or key, or a value of a
     wrong type or size.
     """
     path = Path(path)
+    suffix = path.suffix.lower()
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _text_of_weights(path) if suffix == ".safetensors" else path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text"
+        reason = "not a text" if isinstance(error, ValueError) else error.strerror or error
         raise ConfigError(f"cannot read the config {path}: {reason}") from error
-    parse = _parse_yaml if path.suffix.lower() in (".yaml", ".yml") else _parse_book
-    sections = parse(text, path)
+    is_yaml = suffix in (".yaml", ".yml", ".safetensors")
+    sections = _parse_yaml(text, path) if is_yaml else _parse_book(text, path)
     places = {(name, key): str(path) for name, section in sections.items() for key in section}
     for override in overrides:
         name, key, value = _parse_override(override)
@@ -276,6 +281,19 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
             target[head] = value
         places[name, head] = f"-o {override}"
     return _build(sections, places, path)
+
+
+def _text_of_weights(path: Path) -> str:
+    try:
+        text = read_metadata(path).get("config")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if text is None:
+        raise ConfigError(
+            f"{path} carries no config: give --config FILE, or convert it with "
+            "python -m paddlevid.convert"
+        )
+    return text
 
 
 def _parse_book(text: str, path: Path) -> dict[str, dict[str, object]]:

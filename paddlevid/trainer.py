@@ -27,7 +27,7 @@ from paddlevid.data.loader import Batch, Loader
 from paddlevid.data.mix import Mix
 from paddlevid.metrics import Evaluation, num_hits, score_views
 from paddlevid.optim import Schedule, WeightAverage, clip_gradients
-from paddlevid.weights import load_weights, write_weights
+from paddlevid.weights import describe, load_weights, write_weights
 
 
 class Interrupted(Exception):
@@ -164,9 +164,10 @@ def fit(
 ) -> Progress:
     """Train to the end of the last epoch, evaluating after each; -> where it ended.
 
-    Writes best.pdparams (highest validation top-1, then lowest loss; without validation, the last),
-    checkpoints/, metrics.csv, vdl/ and bad_samples.txt into the run's folder. `resume` goes on
-    from the newest checkpoint there, with the same draws as an unbroken run.
+    Writes best.pdparams and best.safetensors (highest validation top-1, then lowest loss; without
+    validation, the last), checkpoints/, metrics.csv, vdl/ and bad_samples.txt into the run's
+    folder. `resume` goes on from the newest checkpoint there, with the same draws as an unbroken
+    run.
 
     Raises FloatingPointError naming the step when the loss is not finite; Interrupted, after
     saving, on SIGINT or SIGTERM.
@@ -316,6 +317,8 @@ def _end_epoch(
     if best:
         progress.best_epoch = epoch
         write_weights(settings.folder / "best.pdparams", model)
+        metadata = describe(settings.config, settings.classes)
+        write_weights(settings.folder / "best.safetensors", model, metadata)
         line += " *"
     line += f" | {figures['clips/s']} clips/s, waited {figures['wait']} for data"
     tqdm.write(line)

@@ -165,7 +165,9 @@ def test_of_each_network_a_frozen_trunk_keeps_the_weights_it_started_from(
     frozen = [*words, "--save_dir", tmp_path / "frozen", "--pretrain", start, "--seed", 1]
     assert train.main([str(w) for w in [*frozen, "-o", "TRAIN.freeze_trunk=True"]]) == 0
     assert f"starts from {start}" in capsys.readouterr().out
-    before, after = (read_weights(tmp_path / f / "best.pdparams") for f in ("first", "frozen"))
+    before, after = (
+        read_weights(tmp_path / f / "best.pdparams").arrays for f in ("first", "frozen")
+    )
     moved = {name for name in before if (before[name] != after[name]).any()}
     head = "head" if "timesformer" in network.stem else "fc"
     assert moved == {f"{head}.weight", f"{head}.bias"}

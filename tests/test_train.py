@@ -33,8 +33,8 @@ def test_a_run_leaves_weights_config_classes_figures_and_dashboards(small_config
     assert run("--config", small_config, "--save_dir", save_dir) == 0
     names = {path.name for path in save_dir.iterdir()}
     assert names == {
-        "best.pdparams", "bad_samples.txt", "checkpoints", "classes.txt", "config.yaml",
-        "metrics.csv", "vdl",
+        "best.pdparams", "best.safetensors", "bad_samples.txt", "checkpoints", "classes.txt",
+        "config.yaml", "metrics.csv", "vdl",
     }  # fmt: skip
     assert (save_dir / "classes.txt").read_text() == "dark\nlight\n"
     out = capsys.readouterr().out
@@ -92,7 +92,9 @@ def test_pretrained_weights_are_the_start(small_config, tmp_path, capsys):
     best = tmp_path / "first" / "best.pdparams"
     words = ("--config", small_config, "--pretrain", best, "-o", "TRAIN.learning_rate=0.0")
     assert run(*words, "--save_dir", tmp_path / "second") == 0
-    first, second = (read_weights(tmp_path / n / "best.pdparams") for n in ("first", "second"))
+    first, second = (
+        read_weights(tmp_path / n / "best.pdparams").arrays for n in ("first", "second")
+    )
     assert (first["fc.weight"] == second["fc.weight"]).all()
     assert f"starts from {best}" in capsys.readouterr().out
 

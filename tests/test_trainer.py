@@ -184,7 +184,7 @@ def test_best_weights_are_those_of_the_best_epoch_not_the_last(tmp_path, monkeyp
         settings(tmp_path, epochs=4),
     )
     assert (progress.best, progress.best_epoch) == (0.9, 3)  # the lower loss of the two at 0.9
-    assert_same(kept[2], read_weights(tmp_path / "best.pdparams"))
+    assert_same(kept[2], read_weights(tmp_path / "best.pdparams").arrays)
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
@@ -307,7 +307,7 @@ def test_early_stopping_ends_after_epochs_without_gain(tmp_path):
 def test_without_validation_the_last_weights_are_kept_as_best(tmp_path):
     model, loss_fn, optimizer, schedule = parts()
     fit(model, loss_fn, optimizer, schedule, train_loader(), None, settings(tmp_path))
-    assert_same(weights_of(model), read_weights(tmp_path / "best.pdparams"))
+    assert_same(weights_of(model), read_weights(tmp_path / "best.pdparams").arrays)
 
 
 def test_bad_clips_are_left_out_named_once_and_listed(tmp_path, capsys):
@@ -524,7 +524,7 @@ def test_the_average_is_what_is_evaluated_and_kept_and_training_goes_on_without_
         assert any((weights[name] != steps[number - 1][name]).any() for name in weights)
         for name, value in weights.items():
             np.testing.assert_allclose(value, by_step[number - 1][name], rtol=1e-5, atol=1e-6)
-    kept = read_weights(tmp_path / "best.pdparams")
+    kept = read_weights(tmp_path / "best.pdparams").arrays
     assert any(all((kept[n] == w).all() for n, w in weights.items()) for weights in evaluated)
     state, _ = load_checkpoint(tmp_path / "checkpoints")
     assert_same(steps[-1], state["model"])
@@ -574,7 +574,7 @@ def test_an_interrupted_run_with_everything_on_ends_as_an_unbroken_one(tmp_path,
         assert len(states[0][part]) >= 8
         assert_same(states[0][part], states[1][part])
     assert_same(weights_of(unbroken[0]), weights_of(again[0]))
-    kept = [read_weights(tmp_path / name / "best.pdparams") for name in ("one", "two")]
+    kept = [read_weights(tmp_path / name / "best.pdparams").arrays for name in ("one", "two")]
     assert_same(*kept)
 
 

@@ -1,0 +1,102 @@
+"""The networks and what they cost: python -m paddlevid [MODEL ...]"""
+
+import argparse
+import sys
+
+from tqdm import tqdm
+
+from paddlevid import runtime
+from paddlevid.flags import Parser
+
+# Accuracies that were published for these networks, RGB alone, and who says so.
+PUBLISHED = {
+    "tsn_r50": ("Kinetics-400 74.1 %, 8 segments", "mmaction2"),
+    "tsn_r101": ("Kinetics-400 75.9 %, 8 segments", "mmaction2"),
+    "eco_lite": ("UCF101 91.6 %", "the paper, as its authors quote it"),
+    "eco_full": ("UCF101 92.8 %", "the paper, as its authors quote it"),
+    "timesformer_base": ("Kinetics-400 77.9 %", "its authors' repository"),
+    "timesformer_hr": ("Kinetics-400 79.6 %", "its authors' repository"),
+    "timesformer_large": ("Kinetics-400 80.6 %", "its authors' repository"),
+}
+FRAMES = {"tsn": 1, "eco": 16}  # of the input for which the multiply-adds are counted
+
+
+def input_shape(name: str, model: "nn.Layer") -> list[int]:  # noqa: F821
+    """(1, 3, T, H, W), the published input; of TSN a single frame."""
+    if name.startswith("timesformer"):
+        side = model.grid * model.patch_size
+        return [1, 3, model.num_frames, side, side]
+    return [1, 3, FRAMES[name.partition("_")[0]], 224, 224]
+
+
+def count_multiply_adds(model: "nn.Layer", shape: list[int]) -> int:  # noqa: F821
+    """Multiply-adds of convolutions, linear layers and attention, seen while the network runs."""
+    import numpy as np
+    import paddle
+    from paddle import nn
+
+    from paddlevid.models.timesformer import Attention
+
+    total = 0
+
+    def count(layer: nn.Layer, inputs: tuple, output: paddle.Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, Attention):  # q k^T, and the weights times v
+            n, length, dim = inputs[0].shape
+            total += 2 * n * length * length * dim
+        else:  # each number of the output is a sum over the rest of the weights
+            out_features = layer.weight.shape[1 if isinstance(layer, nn.Linear) else 0]
+            total += output.size * int(np.prod(layer.weight.shape)) // out_features
+
+    counted = (nn.Conv2D, nn.Conv3D, nn.Linear, Attention)
+    layers = [layer for layer in model.sublayers() if isinstance(layer, counted)]
+    hooks = [layer.register_forward_post_hook(count) for layer in layers]
+    model.eval()
+    with paddle.no_grad():
+        model(paddle.zeros(shape))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def print_table(names: list[str]) -> None:
+    """A line for each network, or for all."""
+    runtime.configure()
+    # Paddle is imported here, so that --help answers at once.
+    from paddlevid.models import create_model, list_models
+
+    print(f"{'network':18} {'parameters':>12}  {'multiply-adds':>13}  input            published")
+    for name in tqdm(names or list_models(), "counting", leave=False, disable=None):
+        model = create_model(name, num_classes=400)
+        shape = input_shape(name, model)
+        published = ", ".join(PUBLISHED.get(name, ("-",)))
+        parameters = sum(p.size for p in model.parameters() if not p.stop_gradient)
+        multiply_adds = count_multiply_adds(model, shape)
+        size = "x".join(map(str, shape[1:]))
+        cost = f"{parameters:12,}  {multiply_adds / 1e9:11.3f} G"
+        tqdm.write(f"{name:18} {cost}  {size:15}  {published}")
+    print("With 400 classes; of TSN, a single frame.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table; -> exit code."""
+    parser = Parser(
+        prog="python -m paddlevid",
+        description="The networks: parameters, multiply-adds at the published input (counted while "
+        "they run: minutes for the largest), published accuracy and its source.",
+    )
+    parser.add_argument("names", metavar="MODEL", nargs="*", help="of create_model (default: all)")
+    args: argparse.Namespace = parser.parse_args(argv)
+    try:
+        print_table(args.names)
+    except ValueError as error:
+        print(f"paddlevid: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("paddlevid: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,15 +1,17 @@
 # make demo         videos, training, evaluation and predictions on this machine, in minutes
 # make demo-order   networks that see the order of frames, and one that does not
 # make test         the tests
+# make parity       the networks against PyTorch's, with the same weights
 PYTHON ?= python3
 VENV := .venv
 VENV26 := .venv-paddle26
+VENV_PARITY := .venv-parity
 DATA := data/hmdb_data_demo
 RUN := output/demo/tsn
 ORDER := data/direction
 TRAIN_FLAGS ?=
 
-.PHONY: demo demo-data demo-order test test-paddle26 lint clean
+.PHONY: demo demo-data demo-order test test-paddle26 parity lint clean
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -47,18 +49,25 @@ demo-order: $(VENV)/installed
 	$(VENV)/bin/python infer.py --weights output/demo/tsn_order/best.pdparams --split test
 
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pip install --quiet -e ".[test,parity]"
+	$(VENV)/bin/python -m pip install --quiet -e ".[test]"
 	$(MAKE) lint
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -m "not parity"
 
 test-paddle26:
 	$(PYTHON) -m venv $(VENV26)
 	$(VENV26)/bin/python -m pip install --quiet -e ".[test]" "paddlepaddle==2.6.2" "numpy<2"
-	$(VENV26)/bin/python -m pytest -q
+	$(VENV26)/bin/python -m pytest -q -m "not parity"
+
+# torchvision would bring another PyTorch; its networks need no more than the one that is there.
+parity:
+	$(PYTHON) -m venv $(VENV_PARITY)
+	$(VENV_PARITY)/bin/python -m pip install --quiet -e ".[cpu,test,parity]"
+	$(VENV_PARITY)/bin/python -m pip install --quiet --no-deps torchvision==0.28.0
+	$(VENV_PARITY)/bin/python -m pytest -q -m parity -rP
 
 lint:
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
 
 clean:
-	rm -rf $(VENV) $(VENV26) build dist *.egg-info
+	rm -rf $(VENV) $(VENV26) $(VENV_PARITY) build dist *.egg-info

@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from safetensors.numpy import save_file
 from sklearn.utils.class_weight import compute_class_weight
 
 from paddlevid import build
@@ -664,6 +665,11 @@ def test_the_names_beside_the_weights_come_first(tmp_path):
     weights = tmp_path / "run" / "best.pdparams"
     assert build.read_classes(built, weights) == ["walk", "run"]
     (tmp_path / "run" / "classes.txt").write_text("dive\nfall\n")
+    assert build.read_classes(built, weights) == ["dive", "fall"]
+    weights = weights.with_suffix(".safetensors")
+    save_file({"w": np.ones(1)}, weights, {"classes": '["run", "走路"]'})
+    assert build.read_classes(built, weights) == ["run", "走路"]
+    save_file({"w": np.ones(1)}, weights)
     assert build.read_classes(built, weights) == ["dive", "fall"]
 
 

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 from paddlevid.config import Config, ConfigError, ModelConfig, ReaderConfig, load_config
 
@@ -552,3 +554,36 @@ def test_with_a_fixed_size_a_crop_may_be_larger_than_the_short_size(tmp_path):
     assert load_config(path, ["VALID.target_size=256"]).valid.target_size == 256
     with pytest.raises(ConfigError, match="needs at most MODEL.fixed_size"):
         load_config(path, ["VALID.target_size=301"])
+
+
+# --- the config that weights carry ----------------------------------------------------------------
+
+
+def test_a_safetensors_carries_a_config(tmp_path):
+    text = "MODEL: {name: tsn_r18, num_classes: 3}\nINFER: {crops: 3}\n"
+    save_file({"w": np.ones(1)}, tmp_path / "a.safetensors", {"config": text})
+    config = load_config(tmp_path / "a.safetensors", ["INFER.target_size=96"])
+    assert (config.model.name, config.model.num_classes) == ("tsn_r18", 3)
+    assert (config.infer.crops, config.infer.target_size) == (3, 96)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({}, "a.safetensors carries no config: give --config FILE, or convert it with"),
+        ({"config": "MODEL: [1"}, "a.safetensors: not YAML"),
+        ({"config": "MODEL: {crops: 3}"}, r"a.safetensors: \[MODEL\] crops = 3"),
+    ],
+)
+def test_what_it_carries_is_checked(tmp_path, metadata, message):
+    save_file({"w": np.ones(1)}, tmp_path / "a.safetensors", metadata)
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "a.safetensors")
+
+
+def test_a_safetensors_that_is_missing_or_damaged_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read the config .*a.safetensors: No such file"):
+        load_config(tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(b"text")
+    with pytest.raises(ConfigError, match=r"a.safetensors is damaged or no .safetensors"):
+        load_config(tmp_path / "a.safetensors")

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from paddlevid.files import write_whole
+from paddlevid.files import read_metadata, write_whole
 
 
 def test_a_text_is_written_whole_or_the_old_one_stays(tmp_path):
@@ -11,3 +13,17 @@ def test_a_text_is_written_whole_or_the_old_one_stays(tmp_path):
         write_whole(file, "half\udcff")
     assert file.read_text(encoding="utf-8") == "第一\n"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_texts_of_a_safetensors_are_read(tmp_path):
+    save_file({"w": np.ones(2)}, tmp_path / "a", {"classes": "走路"})
+    save_file({"w": np.ones(2)}, tmp_path / "b")
+    assert read_metadata(tmp_path / "a") == {"classes": "走路"}
+    assert read_metadata(tmp_path / "b") == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0{}", b"\xff" * 30])
+def test_a_file_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(ValueError, match="a is damaged or no .safetensors: ."):
+        read_metadata(tmp_path / "a")

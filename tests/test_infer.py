@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import yaml
 from conftest import write_video
+from safetensors.numpy import save_file
 
 import infer
 import train
+from paddlevid.weights import read_weights
 
 ROOT = Path(__file__).parents[1]
 
@@ -114,6 +116,43 @@ def test_without_a_config_the_one_beside_the_weights_counts_and_overrides_apply(
     config["MODEL"]["image_mean"] = [0.2, 0.2, 0.2]
     saved.write_text(yaml.safe_dump(config))
     assert probabilities() == shifted
+
+
+def test_a_safetensors_alone_predicts_as_the_run_did(run, weights, videos, tmp_path, capsys):
+    assert run(videos, "--output", tmp_path / "run.jsonl") == 0
+    alone = tmp_path / "elsewhere" / "named anew.safetensors"
+    alone.parent.mkdir()
+    shutil.move(weights.parent / "best.safetensors", alone)
+    shutil.rmtree(weights.parent)
+    output = tmp_path / "alone.jsonl"
+    assert infer.main(["--weights", str(alone), str(videos), "--output", str(output)]) == 0
+    assert rows_of(output) == rows_of(tmp_path / "run.jsonl")
+    assert {row["classes"][0] for row in rows_of(output)} == {"dark", "light"}
+    assert [path.name for path in alone.parent.iterdir()] == [alone.name]
+
+
+def test_a_safetensors_of_others_needs_a_config(weights, videos, tmp_path, capsys):
+    foreign = tmp_path / "foreign.safetensors"
+    save_file(read_weights(weights).arrays, foreign)
+    assert infer.main(["--weights", str(foreign), str(videos)]) == 1
+    assert "foreign.safetensors carries no config: give --config FILE" in capsys.readouterr().err
+    config = str(weights.parent / "config.yaml")
+    assert infer.main(["--config", config, "--weights", str(foreign), str(videos)]) == 0
+
+
+def test_weights_of_pytorch_are_taken_with_a_config(weights, videos, tmp_path, capsys):
+    arrays = {}
+    for name, array in read_weights(weights).arrays.items():
+        name = name.removeprefix("trunk.").replace("._mean", ".running_mean")
+        name = name.replace("._variance", ".running_var")
+        arrays[f"module.{name}"] = array.T if name == "fc.weight" else array
+    np.savez(tmp_path / "theirs.npz", **arrays)
+    config, output = str(weights.parent / "config.yaml"), tmp_path / "p.jsonl"
+    words = ["--config", config, str(videos), "--output", str(output), "--weights"]
+    assert infer.main([*words, str(weights)]) == 0
+    expected = rows_of(output)
+    assert infer.main([*words, str(tmp_path / "theirs.npz")]) == 0
+    assert rows_of(output) == expected
 
 
 def test_weights_without_a_config_beside_them_need_one(weights, small_config, tmp_path, capsys):

@@ -1,0 +1,240 @@
+"""Our networks against other implementations with the same weights, through files and converters.
+
+`make parity` runs these; `make test` has no PyTorch and leaves them out.
+"""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from paddlevid.convert.conversion import convert
+from paddlevid.layers.trunks import create_trunk
+from paddlevid.models import create_model
+from paddlevid.weights import read_weights
+
+torch = pytest.importorskip("torch", reason="make parity installs it")
+pytestmark = pytest.mark.parity
+
+try:
+    torchvision = pytest.importorskip("torchvision")
+except RuntimeError:  # PyPI has it for CUDA: two operators are missing, which nothing here needs
+    _OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
+    for _name in ("nms", "qnms"):
+        _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    transformers = pytest.importorskip("transformers")
+    transformers.TimesformerForVideoClassification  # noqa: B018  its imports warn
+    transformers.ViTForImageClassification  # noqa: B018
+
+
+def randomize(model: torch.nn.Module, spread: float = 1.0) -> torch.nn.Module:
+    """Weights that keep the size of what passes, and batch norms that matter; evaluation mode."""
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            shape = tuple(tensor.shape)
+            if name.endswith(("running_var", "norm.weight")) or (
+                name.endswith("weight") and len(shape) == 1
+            ):
+                values = rng.uniform(0.5, 1.5, shape)
+            elif len(shape) < 2 or name.endswith("bias"):
+                values = rng.uniform(-0.5, 0.5, shape)
+            else:
+                values = rng.normal(0, spread / np.sqrt(np.prod(shape[1:])), shape)
+            tensor.copy_(torch.from_numpy(np.asarray(values)))
+    return model.eval()
+
+
+def through_a_file(theirs: torch.nn.Module, ours: nn.Layer, folder: Path) -> None:
+    """Give our network their weights."""
+    path = folder / "theirs.pth"
+    torch.save({"state_dict": theirs.state_dict(), "epoch": 1}, path)
+    weights = convert(ours, read_weights(path)).weights
+    for name, tensor in ours.state_dict().items():
+        tensor.set_value(weights[name].astype(str(tensor.numpy().dtype)))
+    ours.eval()
+
+
+def in_precision(dtype: str, create: Callable[[], nn.Layer]) -> nn.Layer:
+    paddle.set_default_dtype(dtype)
+    try:
+        return create()
+    finally:
+        paddle.set_default_dtype("float32")
+
+
+def compare(
+    theirs: Callable[[torch.Tensor], torch.Tensor],
+    ours: Callable[[paddle.Tensor], paddle.Tensor],
+    first: tuple[torch.nn.Parameter, paddle.Tensor],
+    inputs: np.ndarray,
+    error: float = 1e-4,
+) -> None:
+    """The largest difference of outputs, and of the gradients of the first layer."""
+    expected = theirs(torch.from_numpy(inputs))
+    got = ours(paddle.to_tensor(inputs))
+    scale = expected.abs().max().item()
+    assert expected.std().item() > 0.05 * scale
+    difference = np.abs(got.numpy() - expected.detach().numpy()).max() / scale
+    weighting = np.random.default_rng(1).normal(size=expected.shape).astype(inputs.dtype)
+    (expected * torch.from_numpy(weighting)).sum().backward()
+    (got * paddle.to_tensor(weighting)).sum().backward()
+    their_slope, our_slope = first[0].grad.numpy(), first[1].grad.numpy()
+    slope = np.abs(our_slope - their_slope).max() / np.abs(their_slope).max()
+    print(f"output {difference:.1e}, gradient of the first layer {slope:.1e}")
+    assert difference < error
+    assert slope < 10 * error
+
+
+def clips(*shape: int) -> np.ndarray:
+    return np.random.default_rng(2).normal(size=shape).astype(np.float32)
+
+
+# In single precision one of ResNet-152's many ReLUs sees its input on the other side of 0.
+@pytest.mark.parametrize(
+    ("depth", "dtype"), [(18, "float32"), (50, "float32"), (101, "float32"), (152, "float64")]
+)
+def test_tsn_equals_torchvisions_resnet_averaged_over_frames(depth, dtype, tmp_path):
+    theirs = randomize(getattr(torchvision.models, f"resnet{depth}")(num_classes=51))
+    ours = in_precision(dtype, lambda: create_model(f"tsn_r{depth}", num_classes=51))
+    through_a_file(theirs, ours, tmp_path)
+    theirs = theirs.double() if dtype == "float64" else theirs
+
+    def consensus(clip: torch.Tensor) -> torch.Tensor:
+        return torch.stack([theirs(frame) for frame in clip.unbind(2)]).mean(dim=0)
+
+    first = (theirs.conv1.weight, ours.trunk.conv1.weight)
+    error = 1e-4 if dtype == "float32" else 1e-10
+    compare(consensus, ours, first, clips(2, 3, 3, 96, 64).astype(dtype), error)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_vgg16_equals_torchvisions(dtype, tmp_path):
+    theirs = randomize(torchvision.models.vgg16(), spread=np.sqrt(2))
+    ours = in_precision(dtype, lambda: create_trunk("vgg16"))
+    through_a_file(theirs, ours, tmp_path)
+    theirs = theirs.double() if dtype == "float64" else theirs
+    first = (theirs.features[0].weight, ours.features[0].weight)
+    error = 1e-4 if dtype == "float32" else 1e-10
+    compare(theirs.features, ours, first, clips(2, 3, 64, 96).astype(dtype), error)
+
+
+def test_inception_v3_equals_torchvisions(tmp_path):
+    theirs = randomize(torchvision.models.inception_v3(init_weights=False))
+    ours = create_trunk("inception_v3")
+    through_a_file(theirs, ours, tmp_path)
+    theirs.fc = torch.nn.Identity()
+    first = (theirs.Conv2d_1a_3x3.conv.weight, ours.inception_stem.conv_1a_3x3[0].weight)
+    compare(theirs, ours, first, clips(2, 3, 107, 139))
+
+
+ATTENTIONS = {"divided": "divided_space_time", "joint": "joint_space_time", "space": "space_only"}
+SIZES = {
+    "image_size": 32, "patch_size": 8, "num_frames": 4, "hidden_size": 24, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "intermediate_size": 60,
+}  # fmt: skip
+OURS = {
+    "image_size": 32, "patch_size": 8, "num_frames": 4, "dim": 24, "depth": 3, "num_heads": 4,
+    "mlp_ratio": 2.5,
+}  # fmt: skip
+
+
+def hugging_faces(attention: str, **sizes: int) -> torch.nn.Module:
+    config = transformers.TimesformerConfig(
+        **sizes, attention_type=ATTENTIONS[attention], num_labels=51
+    )
+    return randomize(transformers.TimesformerForVideoClassification(config), spread=2.0)
+
+
+def their_logits(theirs: torch.nn.Module, attention: str) -> Callable:
+    def logits(clip: torch.Tensor) -> torch.Tensor:
+        n, _, t, _, width = clip.shape
+        theirs.config.num_frames = t  # their blocks read it to tell frames apart
+        theirs.config.image_size = width
+        output = theirs.timesformer(clip.transpose(1, 2), output_hidden_states=True)
+        features = output.last_hidden_state[:, 0]
+        if attention == "space":  # theirs forgets to average the frames
+            tokens = output.hidden_states[-1][:, 0]
+            features = theirs.timesformer.layernorm(tokens.reshape(n, t, -1).mean(dim=1))
+        return theirs.classifier(features)
+
+    return logits
+
+
+def first_layers(theirs: torch.nn.Module, ours: nn.Layer) -> tuple:
+    embedding = theirs.timesformer.embeddings.patch_embeddings
+    return embedding.projection.weight, ours.patch_embed.proj.weight
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 3, 4, 32, 32), (2, 3, 8, 64, 32), (1, 3, 6, 16, 24)],
+    ids=["own size", "twice as much", "odd size"],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_timesformer_equals_hugging_faces(attention, shape, dtype, tmp_path):
+    theirs = hugging_faces(attention, **SIZES)
+    arguments = {"num_classes": 51, "attention": attention, **OURS}
+    ours = in_precision(dtype, lambda: create_model("timesformer_base", **arguments))
+    through_a_file(theirs, ours, tmp_path)
+    theirs = theirs.double() if dtype == "float64" else theirs
+    compare(
+        their_logits(theirs, attention), ours, first_layers(theirs, ours),
+        clips(*shape).astype(dtype), error=1e-4 if dtype == "float32" else 1e-10,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_timesformer_of_full_size_equals_hugging_faces(attention, tmp_path):
+    theirs = hugging_faces(attention)
+    ours = create_model("timesformer_base", num_classes=51, attention=attention)
+    through_a_file(theirs, ours, tmp_path)
+    first = first_layers(theirs, ours)
+    compare(their_logits(theirs, attention), ours, first, clips(1, 3, 8, 224, 224))
+
+
+@pytest.mark.parametrize("attention", ["divided", "joint", "space"])
+def test_a_timesformer_that_starts_from_an_image_network_sees_a_still_as_that_does(
+    attention, tmp_path
+):
+    sizes = {name: size for name, size in SIZES.items() if name != "num_frames"}
+    config = transformers.ViTConfig(**sizes, num_labels=51, layer_norm_eps=1e-6)
+    theirs = randomize(transformers.ViTForImageClassification(config), spread=2.0)
+    ours = create_model("timesformer_base", num_classes=51, attention=attention, **OURS)
+    through_a_file(theirs, ours, tmp_path)
+    # In joint attention several equal frames would count more than the class token.
+    still = np.repeat(clips(2, 3, 1, 32, 32), 1 if attention == "joint" else 4, axis=2)
+    projection = theirs.vit.embeddings.patch_embeddings.projection
+    compare(
+        lambda clip: theirs(clip[:, :, 0]).logits, ours,
+        (projection.weight, ours.patch_embed.proj.weight), still,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("style", ["saved", "in memory"])
+def test_transformers_own_files_of_a_vit_are_read(style, tmp_path):
+    sizes = {name: size for name, size in SIZES.items() if name != "num_frames"}
+    config = transformers.ViTConfig(**sizes, num_labels=51)
+    theirs = randomize(transformers.ViTForImageClassification(config))
+    if style == "saved":  # under the names that they have had since 2020
+        theirs.save_pretrained(tmp_path)
+        path = tmp_path / "model.safetensors"
+    else:
+        path = tmp_path / "theirs.pt"
+        torch.save(theirs.state_dict(), path)
+    ours = create_model("timesformer_base", num_classes=51, **OURS)
+    weights = convert(ours, read_weights(path)).weights
+    attention = theirs.vit.layers[1].attention
+    layers = (attention.q_proj, attention.k_proj, attention.v_proj)
+    expected = torch.cat([layer.weight for layer in layers])
+    got = weights["blocks.1.attn.qkv.weight"]
+    np.testing.assert_array_equal(got, expected.detach().numpy().T)
+    np.testing.assert_array_equal(got, weights["blocks.1.temporal_attn.qkv.weight"])

@@ -257,7 +257,9 @@ ACTIONS: dict[str, Callable[[Frames, Scene, Generator], None]] = {
 # Directions. A motion is a row: what changes (0: x, 1: y, 2: scale, 3: angle) and how much of it in
 # a clip, from least to most, in pixels, in sizes, in radians. A twin draws from the same motion and
 # plays it backwards, so the frames without their order cannot tell the two apart. A constant rate
-# around the middle of the clip keeps it so for samplers that lean to one end of a clip.
+# around the middle of the clip keeps it so for samplers that lean to one end of a clip. What turns
+# is a hand around its tail that points more or less to the right: a small transformer learns the
+# sense of a turn around the middle, from any angle, only after it knows the clips by heart.
 MOTIONS: dict[str, tuple[int, float, float]] = {
     "Right": (0, 45, 90),
     "Down": (1, 35, 70),
@@ -265,6 +267,7 @@ MOTIONS: dict[str, tuple[int, float, float]] = {
     "Clockwise": (3, math.pi / 2, math.pi),
 }
 TWINS = {"Left": "Right", "Up": "Down", "Shrink": "Grow", "Counterclockwise": "Clockwise"}
+DRAWING = 2  # changed when the same seed draws other clips
 CLASSES = {"actions": sorted(ACTIONS), "direction": sorted([*MOTIONS, *TWINS])}
 
 
@@ -281,9 +284,13 @@ def render_direction(name: str, scene: Scene, rng: Generator) -> Frames:
     axis, low, high = MOTIONS[TWINS.get(name, name)]
     frames = np.repeat(scene.background[None], rng.integers(16, 33), axis=0)
     radius, outline = rng.uniform(19, 30), _ring(rng.choice([4, 5, 6, 32])) * [1.25, 0.8]
-    middle = rng.uniform([55, 45, 1, 0], [105, 75, 1, 2 * math.pi])  # x, y, scale, angle
+    third = math.pi / 3
+    middle = rng.uniform([55, 45, 1, -third], [105, 75, 1, third])  # x, y, scale, angle
     track = np.repeat(middle[None], len(frames), axis=0)  # (T, 4)
     track[:, axis] += rng.uniform(low, high) * np.linspace(-0.5, 0.5, len(frames))
+    if axis == 3:
+        hand = [np.cos(track[:, 3]) - np.cos(middle[3]), np.sin(track[:, 3]) - np.sin(middle[3])]
+        track[:, :2] += 0.8 * radius * np.transpose(hand)
     for frame, (x, y, scale, angle) in zip(frames, track, strict=True):
         cos, sin = math.cos(angle), math.sin(angle)
         turned = outline @ [[cos, sin], [-sin, cos]]
@@ -349,9 +356,10 @@ def _make_clip(target: Path, preset: str, label: int, clip: int, seed: int, code
 def claim(target: Path, preset: str, seed: int, codec: str, clips: int) -> None:
     """Note in TARGET/demo.json what TARGET holds; refuse a folder that holds something else."""
     note, wanted = target / "demo.json", {"preset": preset, "seed": seed, "codec": codec}
+    wanted["drawing"] = DRAWING
     if note.exists():
         try:
-            found = json.loads(note.read_text(encoding="utf-8"))
+            found = {"drawing": 1, **json.loads(note.read_text(encoding="utf-8"))}
             clips = max(clips, found["clips"])
             unlike = [key for key in wanted if found[key] != wanted[key]]
         except (ValueError, KeyError, TypeError) as error:

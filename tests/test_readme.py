@@ -79,7 +79,9 @@ def test_every_command_runs(sandbox, monkeypatch, capsys):
     resnet18 = paddle.vision.models.resnet18()
     paddle.save(resnet18.state_dict(), "resnet18.pdparams")
     monkeypatch.setattr(build, "download", lambda url, md5: "resnet18.pdparams")
-    shutil.copy("resnet18.pdparams", "resnet18-f37072fd.pth")  # what it is, is seen from its content
+    shutil.copy(
+        "resnet18.pdparams", "resnet18-f37072fd.pth"
+    )  # what it is, is seen from its content
     ran = 0
     for command in COMMANDS:
         words = shlex.split(command)

@@ -67,9 +67,10 @@ def convert(model: nn.Layer, file: WeightsFile, *, whole: bool = False) -> Conve
         for name in linear:
             found[name].array = found[name].array.T
             found[name].fate = "transposed" if found[name].fate == "used" else found[name].fate
-    if project.bgr:
-        first = found[next(iter(current))]
-        first.array, first.why = first.array[:, ::-1], "its colours were blue, green, red"
+    first = next(iter(current))
+    if project.bgr and first in found:
+        found[first].array = found[first].array[:, ::-1]
+        found[first].why = "its colours were blue, green, red"
     if hasattr(model, "adapt"):
         arrays = {name: row.array for name, row in found.items()}
         for name, (array, fate, why) in model.adapt(arrays).items():
@@ -103,9 +104,8 @@ def _find_project(model: nn.Layer, file: WeightsFile) -> Project:
     current = model.state_dict()
 
     def coverage(project: Project) -> int:
-        return len(
-            {project.our_name(name).partition("#")[0] for name in file.arrays} & set(current)
-        )
+        ours = {project.our_name(name).partition("#")[0] for name in file.arrays}
+        return len(ours & set(current))
 
     projects = PROJECTS[type(model).__name__]
     if file.order == "torch":
@@ -163,8 +163,8 @@ def _is_torch_order(
         return file.order == "torch"
     # A classifier may have another number of classes: its features, the first here, must fit.
     shapes = [(found[name].array.shape, current[name].shape[0]) for name in linear]
-    ours = all(shape[0] == features for shape, features in shapes)
-    theirs = all(shape[-1] == features for shape, features in shapes)
+    ours = all(shape[:1] == (features,) for shape, features in shapes)
+    theirs = all(shape[-1:] == (features,) for shape, features in shapes)
     if ours and theirs:
         raise WeightsError(
             f"{file.path} does not say whether the weights of linear layers lie as in PyTorch or "

@@ -60,10 +60,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "-o", dest="overrides", metavar="SECTION.key=value", action="append", default=[],
         help="set one value of the config; may be repeated",
     )  # fmt: skip
+    parser.add_argument(
+        "--trunk", metavar="NAME|FILE",
+        help="with a network for features and videos: the trunk, as in extract_features.py "
+        "(default: MODEL.trunk)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--curve", type=Path, metavar="DIR",
+        help="write a picture for each input: the probabilities up to each frame; for networks "
+        "that read frame by frame (cnn_lstm, lrcn)",
+    )  # fmt: skip
     parser.add_argument("--device", metavar="cpu|gpu|gpu:0", help="where to compute")
     args = parser.parse_args(argv)
     if args.split and args.inputs:
         parser.error("give either INPUT or --split")
+    if args.split and args.curve:
+        parser.error("--curve is for predictions, not for --split")
     if args.split and args.output:
         parser.error("--output is for predictions; --split writes its files beside the weights")
     if args.output and args.output.suffix.lower() not in (".jsonl", ".csv"):
@@ -143,12 +155,16 @@ def predict(args: argparse.Namespace, config: Config, model: object, classes: li
     if not args.inputs and not reader.filelist:
         raise ConfigError("nothing to predict: give INPUT, or set INFER.filelist")
     samples, unusable = predictor.find_clips(args.inputs or [Path(reader.filelist)])
+    model = add_trunk(args, config, model, samples)
+    if args.curve and not hasattr(model, "frame_logits"):
+        raise ConfigError(f"--curve: {config.model.create_name} does not read frame by frame")
     k = min(args.top_k, len(classes))
     num_bad = num_good = 0
     with contextlib.ExitStack() as opened:
         loader = opened.enter_context(build.build_reader(config, reader, samples, labelled=False))
         write = opened.enter_context(open_output(args.output, k)) if args.output else None
-        results: Iterator[predictor.Prediction] = chain(unusable, predictor.predict(model, loader))
+        predicted = predictor.predict(model, loader, of_frames=args.curve is not None)
+        results: Iterator[predictor.Prediction] = chain(unusable, predicted)
         for result in tqdm(
             results, "predicting", len(samples) + len(unusable), leave=False, disable=None
         ):
@@ -158,6 +174,8 @@ def predict(args: argparse.Namespace, config: Config, model: object, classes: li
             else:
                 num_good += 1
                 tqdm.write(in_words(result, classes, k))
+                if args.curve:
+                    draw_curve(result, classes, k, args.curve, num_good)
             if write:
                 write(as_row(result, classes, k))
     if args.output:
@@ -165,6 +183,47 @@ def predict(args: argparse.Namespace, config: Config, model: object, classes: li
     if num_bad:
         print(f"{num_bad} of {num_good + num_bad} inputs could not be read", file=sys.stderr)
     return 1 if num_bad else 0
+
+
+def add_trunk(args: argparse.Namespace, config: Config, model: object, samples: list) -> object:
+    """With a trunk before it, a network for features that is to see videos; else as it is."""
+    is_npy = [sample.path.suffix == ".npy" for sample in samples]
+    if config.model.format != "features" or all(is_npy):
+        return model
+    if any(is_npy):
+        raise ConfigError("give either videos or .npy features, not both")
+    from paddlevid.features import WithTrunk, load_trunk
+    from paddlevid.layers.trunks import TRUNKS
+
+    name = args.trunk or config.model.trunk
+    if name not in TRUNKS and not Path(name).is_file():
+        raise ConfigError(
+            f"the network reads features of {name or 'a trunk'}: give its file as --trunk FILE, or "
+            f"one of {', '.join(TRUNKS)}"
+        )
+    trunk = load_trunk(name)
+    if config.model.trunk_weights not in ("", trunk.weights):
+        raise ConfigError(
+            f"--trunk {name}: its weights are not those of the features that the network was "
+            f"trained on, of {config.model.trunk} (SHA-256 {config.model.trunk_weights[:16]}...): "
+            "give --trunk FILE"
+        )
+    return WithTrunk(trunk.network, config.model.grid, model)
+
+
+def draw_curve(
+    result: "predictor.Prediction",  # noqa: F821
+    classes: Sequence[str],
+    k: int,
+    folder: Path,
+    number: int,
+) -> None:
+    """Write what is said of a clip up to each frame as FOLDER/<number>_<name>.png."""
+    from paddlevid import plots
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = plots.curve_figure(result.frame_probabilities, classes, k)
+    plots.save(figure, folder / f"{number:03d}_{readable(result.path.stem)}.png")
 
 
 def readable(text: object) -> str:

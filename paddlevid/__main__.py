@@ -18,11 +18,13 @@ PUBLISHED = {
     "timesformer_hr": ("Kinetics-400 79.6 %", "its authors' repository"),
     "timesformer_large": ("Kinetics-400 80.6 %", "its authors' repository"),
 }
-FRAMES = {"tsn": 1, "eco": 16}  # of the input for which the multiply-adds are counted
+FRAMES = {"tsn": 1, "eco": 16, "lrcn": 10}  # of the input that the multiply-adds are counted for
 
 
 def input_shape(name: str, model: "nn.Layer") -> list[int]:  # noqa: F821
-    """(1, 3, T, H, W), the published input; of TSN a single frame."""
+    """(1, 3, T, H, W), the published input; of TSN a single frame, of cnn_lstm (1, T, D)."""
+    if name == "cnn_lstm":
+        return [1, 40, 2048]
     if name.startswith("timesformer"):
         side = model.grid * model.patch_size
         return [1, 3, model.num_frames, side, side]
@@ -30,11 +32,12 @@ def input_shape(name: str, model: "nn.Layer") -> list[int]:  # noqa: F821
 
 
 def count_multiply_adds(model: "nn.Layer", shape: list[int]) -> int:  # noqa: F821
-    """Multiply-adds of convolutions, linear layers and attention, seen while the network runs."""
+    """Multiply-adds of all matrix products and convolutions, seen while the network runs."""
     import numpy as np
     import paddle
     from paddle import nn
 
+    from paddlevid.layers.recurrent import Recurrent
     from paddlevid.models.timesformer import Attention
 
     total = 0
@@ -44,11 +47,14 @@ def count_multiply_adds(model: "nn.Layer", shape: list[int]) -> int:  # noqa: F8
         if isinstance(layer, Attention):  # q k^T, and the weights times v
             n, length, dim = inputs[0].shape
             total += 2 * n * length * length * dim
+        elif isinstance(layer, Recurrent):
+            n, length, _ = inputs[0].shape
+            total += n * length * (layer.weight_ih.size + layer.weight_hh.size)
         else:  # each number of the output is a sum over the rest of the weights
             out_features = layer.weight.shape[1 if isinstance(layer, nn.Linear) else 0]
             total += output.size * int(np.prod(layer.weight.shape)) // out_features
 
-    counted = (nn.Conv2D, nn.Conv3D, nn.Linear, Attention)
+    counted = (nn.Conv2D, nn.Conv3D, nn.Linear, Attention, Recurrent)
     layers = [layer for layer in model.sublayers() if isinstance(layer, counted)]
     hooks = [layer.register_forward_post_hook(count) for layer in layers]
     model.eval()

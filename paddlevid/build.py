@@ -6,6 +6,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,13 @@ from paddlevid.data.dataset import (
     read_list,
 )
 from paddlevid.data.decode import DecodeError, is_pickled
+from paddlevid.data.features import FeatureDataset, Manifest, read_manifest
 from paddlevid.data.loader import Loader
 from paddlevid.data.sample import (
+    FRAME_KINDS,
     BookSampler,
     DenseSampler,
+    FrameSampler,
     LinspaceSampler,
     Sampler,
     SegmentSampler,
@@ -64,6 +68,9 @@ def build_sampler(config: Config, section: TrainConfig | ReaderConfig) -> Sample
         return DenseSampler(seg_num * model.seglen, model.interval)
     if model.sampling == "linspace":
         return LinspaceSampler(seg_num * model.seglen, model.interval, model.target_fps)
+    if model.sampling in FRAME_KINDS:
+        numbers = {"every": model.interval, "fps": model.target_fps}
+        return FrameSampler(model.sampling, numbers.get(model.sampling, seg_num))
     return (BookSampler if model.sampling == "book" else SegmentSampler)(seg_num, model.seglen)
 
 
@@ -92,7 +99,10 @@ def build_train_transform(config: Config) -> Compose:
 
 
 def build_test_transform(config: Config, reader: ReaderConfig) -> Compose:
-    """Fixed crops."""
+    """Fixed crops; the whole frame for a trunk, as features are of whole frames."""
+    if config.model.format == "features":
+        size = config.model.fixed_size or (reader.target_size,) * 2
+        return Compose([Resize(*size)], Normalize(config.model.image_mean, config.model.image_std))
     return Compose(
         [_resize(config, reader.short_size)],
         Normalize(config.model.image_mean, config.model.image_std),
@@ -123,19 +133,68 @@ def _dataset_class(samples: list[Sample]) -> type[VideoDataset]:
     return HMDB51Dataset if any(is_pickled(sample.path) for sample in samples) else VideoDataset
 
 
+def _features(config: Config) -> int:
+    """D that the network takes."""
+    return config.model.arguments.get("features", 2048)
+
+
+def note_features(config: Config) -> Config:
+    """The config with the trunk and size of the training list's features, for later predictions.
+
+    Without MODEL.format = "features" the config as it is. Raises ConfigError, naming the fields,
+    where the features were made otherwise than the config says.
+    """
+    if config.model.format != "features":
+        return config
+    manifest = check_features(config, Path(config.train.filelist).parent)
+    model = replace(
+        config.model,
+        trunk=manifest.trunk,
+        trunk_weights=manifest.weights,
+        fixed_size=manifest.size,
+    )
+    return replace(config, model=model)
+
+
+def check_features(config: Config, folder: Path) -> Manifest:
+    """The manifest of a folder of features; ConfigError where it is not what the config wants."""
+    model, manifest = config.model, read_manifest(folder)
+    wanted = {
+        "sampling": str(build_sampler(config, config.train)),
+        "grid": model.grid,
+        "mean": model.image_mean,
+        "std": model.image_std,
+        "features": _features(config),
+    }
+    given = {"trunk": model.trunk, "weights": model.trunk_weights, "size": model.fixed_size}
+    wanted |= {key: value for key, value in given.items() if value}
+    if unlike := manifest.differences(wanted):
+        raise ConfigError(
+            f"the features in {folder} do not match the config: {'; '.join(unlike)}. Extract them "
+            "anew into another folder (data_tools/extract_features.py), or change the config: "
+            "MODEL.trunk, trunk_weights, fixed_size, image_mean, image_std, sampling, grid, "
+            "arguments.features"
+        )
+    return manifest
+
+
 def build_train_loader(config: Config, classes: Sequence[str]) -> Loader:
     """The training clips, shuffled and augmented; `classes` are the names of the labels."""
     train = config.train
     samples = _read_split(config, "train")
-    dataset = _dataset_class(samples)(
-        samples,
-        build_sampler(config, train),
-        build_train_transform(config),
-        num_classes=config.model.num_classes,
-        train=True,
-        seed=train.seed,
-        no_flip=_no_flip_labels(config, classes),
-    )
+    if config.model.format == "features":
+        check_features(config, Path(train.filelist).parent)
+        dataset = FeatureDataset(samples, _features(config), config.model.num_classes)
+    else:
+        dataset = _dataset_class(samples)(
+            samples,
+            build_sampler(config, train),
+            build_train_transform(config),
+            num_classes=config.model.num_classes,
+            train=True,
+            seed=train.seed,
+            no_flip=_no_flip_labels(config, classes),
+        )
     weights = None
     if train.balance == "sampling":
         labels = read_labels(dataset)
@@ -165,7 +224,7 @@ def _no_flip_labels(config: Config, classes: Sequence[str]) -> list[int]:
     return [classes.index(name) for name in names]
 
 
-def read_labels(dataset: VideoDataset) -> NDArray[np.int64]:
+def read_labels(dataset: VideoDataset | FeatureDataset) -> NDArray[np.int64]:
     """The label of each clip of a data set: (N,), -1 where its .pkl cannot be read."""
     labels = []
     for sample in tqdm(dataset.samples, "reading labels", leave=False, disable=None):
@@ -189,6 +248,8 @@ def build_test_loader(config: Config, split: str) -> Loader:
     The training list is read as [TEST] says.
     """
     reader = config.test if split == "train" else getattr(config, split)
+    if config.model.format == "features":
+        check_features(config, Path(getattr(config, split).filelist).parent)
     return build_reader(config, reader, _read_split(config, split))
 
 
@@ -196,23 +257,27 @@ def build_reader(
     config: Config, reader: ReaderConfig, samples: list[Sample], labelled: bool = True
 ) -> Loader:
     """A loader of these samples, in their order and without random draws."""
-    if config.model.sampling == "book" and reader.num_clips > 1:
+    if config.model.sampling in ("book", *FRAME_KINDS) and reader.num_clips > 1:
         raise ConfigError(
-            f"num_clips = {reader.num_clips}: MODEL.sampling = 'book' knows a single clip of a "
-            "video; set MODEL.sampling = 'segments'"
+            f"num_clips = {reader.num_clips}: MODEL.sampling = {config.model.sampling!r} knows a "
+            "single clip of a video; set MODEL.sampling = 'segments'"
         )
     if config.train.no_flip_classes and reader.crops == 10:
         raise ConfigError(
             "crops = 10 scores mirrored clips too, but TRAIN.no_flip_classes says that a mirror "
             "image can be another class: set crops to 1 or 3"
         )
-    dataset = _dataset_class(samples)(
-        samples,
-        build_sampler(config, reader),
-        build_test_transform(config, reader),
-        num_classes=config.model.num_classes if labelled else None,
-        num_clips=reader.num_clips,
-    )
+    num_classes = config.model.num_classes if labelled else None
+    if samples and all(sample.path.suffix == ".npy" for sample in samples):
+        dataset = FeatureDataset(samples, _features(config), num_classes)
+    else:
+        dataset = _dataset_class(samples)(
+            samples,
+            build_sampler(config, reader),
+            build_test_transform(config, reader),
+            num_classes=num_classes,
+            num_clips=reader.num_clips,
+        )
     return Loader(
         dataset,
         reader.batch_size,

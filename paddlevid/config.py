@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from paddlevid.data.sample import FRAME_KINDS
 from paddlevid.files import read_metadata
 
 
@@ -47,26 +48,32 @@ class ModelConfig:
 
     name: str  # of create_model; or the book's TSN with num_layers
     num_classes: int  # K
-    format: str = "pkl"  # what the lists hold: pkl, jpg (folders of frames), mp4 = video (files)
+    # what the lists hold: pkl, jpg (folders of frames), mp4 = video (files), features (.npy)
+    format: str = "pkl"
     num_layers: int = 50  # of the ResNet, where name is TSN
     arguments: dict = field(default_factory=dict)  # more arguments of create_model
     pretrained: str = ""  # "imagenet": start from Paddle's published weights of the trunk
+    trunk: str = ""  # features: of which network, as features.json says it; "": of any
+    trunk_weights: str = ""  # features: SHA-256 of its weights; train.py notes it; "": any
+    grid: int = 1  # features: of maps averaged to grid x grid
     seg_num: int = 3  # S, segments of a video (dense, linspace: frames of the clip, with seglen 1)
     seglen: int = 1  # consecutive frames from each segment
-    # or "book" (its own rule), "dense" (one window of frames), "linspace" (one of a fixed duration)
+    # or "book" (its own rule), "dense" (a window of frames), "linspace" (one of a fixed duration);
+    # of the whole video "uniform", "end", "chapter" (seg_num frames), "every", "fps" (any number)
     sampling: str = "segments"
-    interval: int = 1  # dense, linspace: every interval-th frame of the window
-    target_fps: float = 30.0  # linspace: the rate for which interval is meant
+    interval: int = 1  # dense, linspace, every: every interval-th frame
+    target_fps: float = 30.0  # linspace: the rate for which interval is meant; fps: the rate itself
     fixed_size: tuple[int, ...] = ()  # (height, width) to resize to, instead of the short side
     image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # RGB, of values in 0 .. 1
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
-        _check_one_of(self, "format", "pkl", "jpg", "mp4", "video")
-        _check_one_of(self, "sampling", "segments", "book", "dense", "linspace")
+        _check_one_of(self, "format", "pkl", "jpg", "mp4", "video", "features")
+        kinds = ("segments", "book", "dense", "linspace", *FRAME_KINDS)
+        _check_one_of(self, "sampling", *kinds)
         _check_one_of(self, "pretrained", "", "imagenet")
         _check_one_of(self, "num_layers", 18, 34, 50, 101, 152)
-        _check_at_least(self, 1, "num_classes", "seg_num", "seglen", "interval")
+        _check_at_least(self, 1, "num_classes", "seg_num", "seglen", "interval", "grid")
         _check(self, "target_fps", self.target_fps > 0, "frames a second, above 0")
         _check(
             self,
@@ -143,7 +150,7 @@ class TrainConfig:
     mixup: float = 0.0  # alpha of mixing two clips (0.2 to 0.8 are usual); 0 = off
     cutmix: float = 0.0  # alpha of pasting a box of another clip (1.0 is usual); 0 = off
     # optimisation
-    optimizer: str = "momentum"  # or "adamw"
+    optimizer: str = "momentum"  # or "adamw", "rmsprop"
     learning_rate: float = 0.01
     lr_policy: str = "multistep"  # or "constant", "cosine" (to 0)
     lr_steps: tuple[int, ...] = ()  # multistep: the epochs at which the rate changes
@@ -184,7 +191,7 @@ class TrainConfig:
             _check(self, key, 0 <= getattr(self, key) < 1, "a number from 0 to below 1")
         _check_one_of(self, "crop", "multiscale", "random")
         _check_one_of(self, "crop_positions", 5, 13)
-        _check_one_of(self, "optimizer", "momentum", "adamw")
+        _check_one_of(self, "optimizer", "momentum", "adamw", "rmsprop")
         _check_one_of(self, "lr_policy", "multistep", "constant", "cosine")
         _check_one_of(self, "lr_per", "epoch", "step")
         _check_one_of(self, "balance", "", "loss", "sampling")
@@ -426,6 +433,8 @@ def _build(sections: Mapping[str, Mapping[str, object]], places: Mapping, path: 
 def _check_crop(built: Mapping, name: str, where: str) -> None:
     """ConfigError where the square of a section does not fit into its resized frames."""
     section, fixed_size = built[name], built["model"].fixed_size
+    if built["model"].format == "features":  # of whole frames
+        return
     jitter_scale = getattr(section, "jitter_scale", ())
     room, limit = section.short_size, f"short_size = {section.short_size}"
     if jitter_scale:
@@ -443,10 +452,13 @@ def _without_effect(built: Mapping) -> Iterator[tuple[str, str, str]]:
     model, train = built["model"], built["train"]
     if model.name.upper() != "TSN":
         yield "model", "num_layers", "as MODEL.name says which network it is"
-    if model.sampling not in ("dense", "linspace"):
-        yield "model", "interval", "without MODEL.sampling = 'dense' or 'linspace'"
-    if model.sampling != "linspace":
-        yield "model", "target_fps", "without MODEL.sampling = 'linspace'"
+    if model.format != "features":
+        for key in ("trunk", "trunk_weights", "grid"):
+            yield "model", key, "without MODEL.format = 'features'"
+    if model.sampling not in ("dense", "linspace", "every"):
+        yield "model", "interval", "without MODEL.sampling = 'dense', 'linspace' or 'every'"
+    if model.sampling not in ("linspace", "fps"):
+        yield "model", "target_fps", "without MODEL.sampling = 'linspace' or 'fps'"
     if model.fixed_size:
         for name in ("train", "valid", "test", "infer"):
             yield name, "short_size", "with MODEL.fixed_size"

@@ -109,15 +109,19 @@ def create_optimizer(
     momentum: float = 0.9,
     nesterov: bool = False,
 ) -> paddle.optimizer.Optimizer:
-    """Momentum SGD with L2 decay, or AdamW with decoupled decay; the rate is set at each step.
+    """Momentum SGD or RMSprop with L2 decay, AdamW with decoupled; the rate is set at each step.
 
     Args:
         groups: of `group_parameters`.
     """
     if name == "adamw":
         return paddle.optimizer.AdamW(learning_rate=0.0, parameters=list(groups), beta1=momentum)
+    if name == "rmsprop":  # Keras' rho and epsilon
+        return paddle.optimizer.RMSProp(
+            learning_rate=0.0, rho=0.9, epsilon=1e-7, momentum=momentum, parameters=list(groups)
+        )
     if name != "momentum":
-        raise ValueError(f"unknown optimiser {name!r}; there are 'momentum' and 'adamw'")
+        raise ValueError(f"unknown optimiser {name!r}; there are 'momentum', 'adamw' and 'rmsprop'")
     return paddle.optimizer.Momentum(
         learning_rate=0.0, momentum=momentum, use_nesterov=nesterov, parameters=list(groups)
     )

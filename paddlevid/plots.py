@@ -74,6 +74,22 @@ def counts_figure(
     return figure
 
 
+def curve_figure(probabilities: NDArray[np.float32], classes: Sequence[str], k: int) -> Figure:
+    """What is said of a clip up to each frame (T, K): a line for each of k classes."""
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
+    axes = figure.subplots()
+    best = np.argsort(-probabilities.max(axis=0), kind="stable")[:k]
+    for label in best:
+        axes.plot(np.arange(1, len(probabilities) + 1), probabilities[:, label], marker=".",
+                  label=classes[label])  # fmt: skip
+    axes.set_xlabel("frame")
+    axes.set_ylabel("probability")
+    axes.set_ylim(-0.02, 1.02)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG."""
     with _said_once_what_is_missing():

@@ -12,7 +12,7 @@ from paddle import nn
 
 from paddlevid.data.dataset import ListError, Sample, read_list
 from paddlevid.data.decode import VIDEO_SUFFIXES, frame_files, is_pickled, is_video
-from paddlevid.data.loader import Loader
+from paddlevid.data.loader import Batch, Loader
 from paddlevid.metrics import score_views
 
 
@@ -22,6 +22,7 @@ class Prediction:
 
     path: Path
     probabilities: NDArray[np.float32] | None = None  # (K,)
+    frame_probabilities: NDArray[np.float32] | None = None  # (T, K), of the clip up to each frame
     label: int = -1  # -1: not known
     problem: str = ""
 
@@ -30,20 +31,34 @@ class Prediction:
         return np.argsort(-self.probabilities, kind="stable")[:k].tolist()
 
 
-def predict(model: nn.Layer, loader: Loader) -> Iterator[Prediction]:
-    """The predictions for the clips of a loader, in its order; unreadable ones say so."""
+def predict(model: nn.Layer, loader: Loader, of_frames: bool = False) -> Iterator[Prediction]:
+    """The predictions for the clips of a loader, in its order; unreadable ones say so.
+
+    `of_frames`: also what the network says after each frame; for a network with `frame_logits`, and
+    one view of a clip.
+    """
     model.eval()
     samples = loader.dataset.samples
     position = 0
     with paddle.no_grad():
         for batch in loader.batches():
             probabilities = F.softmax(score_views(model, batch).astype("float32")).numpy()
-            results = zip(batch.indices.tolist(), probabilities, batch.labels, strict=True)
-            for index, scores, label in results:
+            curves = _curves(model, batch) if of_frames else [None] * len(batch.labels)
+            results = zip(batch.indices.tolist(), probabilities, curves, batch.labels, strict=True)
+            for index, scores, curve, label in results:
                 yield from _unreadable(loader, samples, position, index)
-                yield Prediction(samples[index].path, scores, int(label))
+                yield Prediction(samples[index].path, scores, curve, int(label))
                 position = index + 1
         yield from _unreadable(loader, samples, position, len(samples))
+
+
+def _curves(model: nn.Layer, batch: Batch) -> list[NDArray[np.float32]]:
+    """(T, K) for each clip, without the frames that pad it."""
+    logits = model.frame_logits(paddle.to_tensor(batch.clips)).astype("float32")
+    time_axis = 1 if batch.clips.ndim == 3 else 2
+    others = tuple(axis for axis in range(1, batch.clips.ndim) if axis != time_axis)
+    seen = (batch.clips != 0).any(axis=others)  # (N, T)
+    return [curve[mask] for curve, mask in zip(F.softmax(logits).numpy(), seen, strict=True)]
 
 
 def _unreadable(
@@ -56,8 +71,8 @@ def _unreadable(
 def find_clips(inputs: Sequence[Path]) -> tuple[list[Sample], list[Prediction]]:
     """The clips that the inputs stand for, and what is wrong with the other inputs.
 
-    A video file or a .pkl stands for itself, a folder for all clips below it, any other file is a
-    list.
+    A video file, a .pkl or an .npy stands for itself, a folder for all clips below it, any other
+    file is a list.
     """
     samples, unusable = [], []
     for path in inputs:
@@ -69,7 +84,7 @@ def find_clips(inputs: Sequence[Path]) -> tuple[list[Sample], list[Prediction]]:
 
 
 def _find_clips(path: Path) -> list[Sample]:
-    if is_video(path) or is_pickled(path):
+    if is_video(path) or is_pickled(path) or path.suffix == ".npy":
         return [Sample(path)]  # whether it can be read is seen later
     if path.is_dir():
         return _clips_below(path)

@@ -229,7 +229,7 @@ def fit(
             bar.set_description(f"epoch {progress.epoch + 1}/{settings.epochs}", refresh=False)
             batches = train_loader.batches(progress.epoch, progress.batch)
             for group in _timed(_groups(batches, settings.accumulate), progress):
-                if not progress.step:
+                if not progress.step and group[0].clips.ndim == 5:
                     clips = group[0].clips[:8]
                     picture = plots.frame_grid(clips, settings.image_mean, settings.image_std)
                     dashboard.log_image(0, "train", "input", picture)

@@ -41,6 +41,9 @@ TINY = {
 }
 
 
+SMALLEST = ("tsn_r18", "eco_lite", "timesformer_base", "cnn_lstm", "lrcn_r18")
+
+
 def tiny(case: str, num_classes: int = 7) -> nn.Layer:
     name, arguments = TINY[case]
     return create_model(name, num_classes=num_classes, **arguments)
@@ -469,7 +472,9 @@ def test_weights_of_joint_attention_do_not_fit_divided_attention():
 
 
 def test_every_network_has_projects():
-    assert set(PROJECTS) == {"TSN", "ECO", "TimeSformer", "VGG", "InceptionV3Trunk"}
+    classes = {type(create_model(name, num_classes=2)).__name__ for name in SMALLEST}
+    classes |= {type(create_trunk(name)).__name__ for name in ("vgg16", "inception_v3", "resnet18")}
+    assert set(PROJECTS) == classes | {"NarrowResNet"}
 
 
 # --- the command ----------------------------------------------------------------------------------

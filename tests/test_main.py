@@ -12,7 +12,14 @@ from paddlevid.models import MODELS, create_model
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("tsn_r50", 4.0880e9), ("tsn_r101", 7.8002e9), ("eco_lite", 46.49e9), ("eco_full", 64.41e9)],
+    [
+        ("tsn_r50", 4.0880e9),
+        ("tsn_r101", 7.8002e9),
+        ("eco_lite", 46.49e9),
+        ("eco_full", 64.41e9),
+        ("cnn_lstm", 209_715_200 + 131_072 + 256 * 400),
+        ("lrcn_vgg16", 10 * 15.398e9 + 94.4e6),
+    ],
 )
 def test_the_multiply_adds_of_convolutional_networks_are_the_published_ones(name, expected):
     model = create_model(name, num_classes=400)

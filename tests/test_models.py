@@ -7,12 +7,25 @@ from paddle import nn
 
 import paddlevid
 from paddlevid.convert.conversion import convert
-from paddlevid.models import ECO, MODELS, TSN, TimeSformer, create_model, list_models
+from paddlevid.models import (
+    CNNLSTM,
+    ECO,
+    LRCN,
+    MODELS,
+    TSN,
+    TimeSformer,
+    create_model,
+    list_models,
+)
 from paddlevid.weights import WeightsError, load_weights, read_weights, write_weights
 
 TOKENS = {
     "image_size": 32, "patch_size": 16, "num_frames": 2, "dim": 12, "depth": 2, "num_heads": 3,
     "init_std": 0.3,
+}  # fmt: skip
+RECURRENT = {
+    "width": 8, "trained_blocks": 5, "grid": 1, "reduced": 16, "hidden": 24, "dropout": 0.1,
+    "recurrent_dropout": 0.1,
 }  # fmt: skip
 # Every structure that there is, as small as it gets.
 TINY = {
@@ -23,9 +36,11 @@ TINY = {
     "timesformer, divided": ("timesformer_base", TOKENS),
     "timesformer, joint": ("timesformer_large", {**TOKENS, "attention": "joint"}),
     "timesformer, space": ("timesformer_hr", {**TOKENS, "attention": "space"}),
+    "lrcn, gru": ("lrcn_r18", RECURRENT),
+    "lrcn, lstm": ("lrcn_r18", {**RECURRENT, "cell": "lstm", "bidirectional": True}),
     "timesformer, sincos": ("timesformer_base", {**TOKENS, "sincos": True}),
 }
-CLASSES = {"tsn": TSN, "eco": ECO, "timesformer": TimeSformer}
+CLASSES = {"tsn": TSN, "eco": ECO, "timesformer": TimeSformer, "cnn": CNNLSTM, "lrcn": LRCN}
 
 
 def test_the_five_depths_of_tsn_are_listed():
@@ -38,6 +53,7 @@ def test_the_five_depths_of_tsn_are_listed():
 def test_the_other_families_are_listed():
     assert [name for name in list_models() if not name.startswith("tsn_")] == [
         "eco_lite", "eco_full", "timesformer_base", "timesformer_hr", "timesformer_large",
+        "cnn_lstm", "lrcn_vgg16", "lrcn_r18", "lrcn_r34", "lrcn_r50",
     ]  # fmt: skip
 
 
@@ -149,6 +165,7 @@ def without_dropout(case: str) -> dict[str, float]:
         "tsn": ["dropout"],
         "eco": ["dropout_3d"] if name == "eco_lite" else ["dropout_2d", "dropout_3d"],
         "timesformer": ["drop_path"],
+        "lrcn": ["dropout", "recurrent_dropout"],
     }[name.partition("_")[0]]
     return dict.fromkeys(names, 0.0)
 
@@ -165,7 +182,9 @@ def disturb(model: nn.Layer) -> nn.Layer:
 
 def test_every_family_is_in_the_battery():
     families = {name.partition("_")[0] for name in list_models()}
-    assert {name.partition("_")[0] for name, _ in TINY.values()} == families == set(CLASSES)
+    # cnn_lstm takes features, not frames: tests/test_cnn_lstm.py
+    tested = {name.partition("_")[0] for name, _ in TINY.values()}
+    assert tested | {"cnn"} == families == set(CLASSES)
 
 
 @pytest.mark.parametrize("case", TINY)

@@ -62,7 +62,7 @@ def test_unknown_names_are_refused():
     ):
         Schedule(0.1, 3, "step")
     with pytest.raises(
-        ValueError, match="unknown optimiser 'sgd'; there are 'momentum' and 'adamw"
+        ValueError, match="unknown optimiser 'sgd'; there are 'momentum', 'adamw' and"
     ):
         create_optimizer("sgd", [{"params": nn.Linear(1, 1).parameters()}])
 

@@ -19,10 +19,17 @@ import train
 from paddlevid import build
 from paddlevid.checkpoint import load_checkpoint
 from paddlevid.config import SECTIONS, load_config
+from paddlevid.data.features import Manifest
 
 ROOT = Path(__file__).parents[1]
 
 TRANSFORMER = "timesformer_base", {"dim": 32, "depth": 2, "num_heads": 2, "image_size": 32}
+
+FEATURES = [
+    "MODEL.name=cnn_lstm", "MODEL.format=features", "MODEL.sampling=uniform",
+    "MODEL.arguments={'features': 4, 'hidden': 4, 'dense': 4}", "TRAIN.filelist=FEATURES",
+    "VALID.filelist=",
+]  # fmt: skip
 
 # What makes each key visible: other overrides, set both times, and then another value of the key.
 # A third entry names what is looked at, where it is not what training or prediction computes.
@@ -33,6 +40,9 @@ KEYS: dict[str, tuple] = {
     "MODEL.num_layers": (["MODEL.name=TSN", "MODEL.num_layers=18"], 34),
     "MODEL.arguments": ([], {"width": 8, "dropout": 0.9}),
     "MODEL.pretrained": ([], "imagenet", "download"),
+    "MODEL.trunk": (FEATURES, "vgg16", "error"),
+    "MODEL.trunk_weights": (FEATURES, "ab", "error"),
+    "MODEL.grid": (FEATURES, 2, "error"),
     "MODEL.seg_num": ([], 3),
     "MODEL.seglen": ([], 2),
     "MODEL.sampling": (["MODEL.seg_num=5"], "book", "figures"),
@@ -129,6 +139,13 @@ def noise(tmp_path_factory):
     lists["broken"] = [*names[:6], "missing.pkl"]
     for number in range(3):
         write_video(folder / f"{number}.avi", rng.integers(0, 256, (12, 36, 48, 3), np.uint8))
+        np.save(folder / f"{number}.npy", rng.random((2, 4), np.float32))
+    lists["features"] = [f"{number}.npy {number}" for number in range(3)]
+    manifest = Manifest(
+        "inception_v3", "0" * 64, "uniform:2", (9, 9), (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225), 1, 4, "float32",
+    )  # fmt: skip
+    (folder / "features.json").write_text(json.dumps(manifest.to_dict()))
     lists["videos"] = [f"{number}.avi {number}" for number in range(3)]
     for name, lines in lists.items():
         (folder / f"{name}.list").write_text("\n".join(lines))
@@ -145,8 +162,9 @@ def noise(tmp_path_factory):
 
 
 def set_key(noise, key, value):
-    lists = {"LIST": "other.list", "BROKEN": "broken.list", "VIDEOS": "videos.list"}
-    if value in ("LIST", "BROKEN", "VIDEOS"):
+    lists = {"LIST": "other.list", "BROKEN": "broken.list", "VIDEOS": "videos.list",
+             "FEATURES": "features.list"}  # fmt: skip
+    if value in lists:
         value = f"{noise}/{lists[value]}"
     return f"{key}={value if isinstance(value, str) else repr(value)}"
 
@@ -316,10 +334,12 @@ def test_every_flag_of_infer_changes_something(noise, tmp_path, capsys):
         "--output": ["--output", f"{tmp_path}/p.jsonl"],
         "--weights": ["--weights", "nowhere.pdparams"],
         "--config": ["--config", "nowhere.yaml"],
+        "--curve": ["--curve", f"{tmp_path}/curves"],
+        "--trunk": [],  # of networks for features: tests/test_features.py
     }
     assert set(changes) == flags_of("infer.py")
     for flag, words in changes.items():
-        assert shown(*words) != plain, flag
+        assert not words or shown(*words) != plain, flag
     rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert len(rows) == 4
     other = yaml.safe_load((noise / "config.yaml").read_text())

@@ -6,6 +6,7 @@ import pytest
 from paddlevid.data.sample import (
     BookSampler,
     DenseSampler,
+    FrameSampler,
     LinspaceSampler,
     SegmentSampler,
     book_indices,
@@ -230,3 +231,58 @@ def test_the_same_generator_gives_the_same_frames():
     for sampler in (SegmentSampler(5), BookSampler(5), DenseSampler(5, 3), LinspaceSampler(5, 3)):
         first, second, other = (sampler(90, np.random.default_rng(seed)) for seed in (4, 4, 5))
         assert first.tolist() == second.tolist() != other.tolist()
+
+
+# --- frames of the whole video --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "num_frames", "expected"),
+    [
+        ("uniform", 4, 10, [0, 3, 6, 9]),
+        ("uniform", 5, 3, [0, 0, 1, 2, 2]),
+        ("uniform", 1, 9, [0]),
+        # the tables of the specification, for ten frames
+        ("end", 10, 10, list(range(10))),
+        ("end", 10, 12, list(range(2, 12))),
+        ("end", 10, 24, list(range(5, 24, 2))),
+        ("end", 10, 25, list(range(6, 25, 2))),
+        ("end", 10, 26, [0, 1, 4, 7, 10, 13, 16, 19, 22, 25]),
+        ("end", 10, 34, list(range(6, 34, 3))),
+        ("end", 10, 6, [0, 0, 0, 0, 0, 1, 2, 3, 4, 5]),
+        ("end", 10, 5, [4] * 10),
+        ("chapter", 40, 186, list(range(0, 160, 4))),
+        ("chapter", 40, 79, list(range(40))),
+        ("chapter", 40, 7, list(range(7))),
+        ("every", 3, 10, [0, 3, 6, 9]),
+        ("every", 1, 3, [0, 1, 2]),
+        ("every", 50, 3, [0]),
+    ],
+)
+def test_frames_of_the_whole_video(kind, number, num_frames, expected):
+    sampler = FrameSampler(kind, number)
+    assert sampler(num_frames, None).tolist() == expected
+    assert sampler(num_frames, np.random.default_rng(0)).tolist() == expected  # in training too
+
+
+@pytest.mark.parametrize(
+    ("fps", "wanted", "expected"),
+    [
+        (30.0, 10.0, [0, 3, 6, 9, 12]),
+        (25.0, 10.0, [0, 2, 5, 7, 10, 12]),
+        (5.0, 10.0, list(range(15))),
+        (0.0, 10.0, list(range(15))),
+    ],
+)
+def test_so_many_frames_a_second(fps, wanted, expected):
+    assert FrameSampler("fps", wanted)(15, None, 0.5, fps).tolist() == expected
+
+
+def test_a_video_has_no_second_clip_of_all_its_frames():
+    with pytest.raises(ValueError, match="sampling = 'uniform' has no second clip"):
+        FrameSampler("uniform", 4)(10, None, 0.25)
+
+
+def test_it_is_written_as_its_flag():
+    assert str(FrameSampler("uniform", 40)) == "uniform:40"
+    assert str(FrameSampler("fps", 2.5)) == "fps:2.5"

@@ -23,12 +23,14 @@ LEVELS = {
     "paddlevid.flags": 0.1,
     "paddlevid.pytorch": 0.1,
     "paddlevid.layers": 0.9,
+    "paddlevid.layers.recurrent": 0.9,
     "paddlevid.layers.time": 0.9,
     "paddlevid.layers.trunks": 0.9,
     "paddlevid.data.frames": 1.0,
     "paddlevid.data.mix": 1.0,
     "paddlevid.data.transform": 1.0,
     "paddlevid.data.dataset": 1.1,
+    "paddlevid.data.features": 1.15,
     "paddlevid.data.loader": 1.2,
     "paddlevid.metrics": 1.3,
     "paddlevid.losses": 1.0,
@@ -38,7 +40,9 @@ LEVELS = {
     "paddlevid.dashboard": 1.0,
     "paddlevid.plots": 1.0,
     "paddlevid.lists": 1.2,
+    "paddlevid.models.cnn_lstm": 2.0,
     "paddlevid.models.eco": 2.0,
+    "paddlevid.models.lrcn": 2.0,
     "paddlevid.models.timesformer": 2.0,
     "paddlevid.models.tsn": 2.0,
     "paddlevid.models": 2.1,
@@ -46,6 +50,7 @@ LEVELS = {
     "paddlevid.convert.names": 2.2,
     "paddlevid.convert.conversion": 2.3,
     "paddlevid.build": 3.0,
+    "paddlevid.features": 3.0,
     "paddlevid.stream": 4.0,
     "paddlevid.trainer": 4.0,
     "paddlevid.predictor": 4.0,
@@ -59,7 +64,7 @@ LEVELS = {
 }
 DATA_TOOLS_MAY_USE = (
     "paddlevid.data", "paddlevid.features", "paddlevid.lists", "paddlevid.plots",
-    "paddlevid.config", "paddlevid.flags", "paddlevid.files",
+    "paddlevid.config", "paddlevid.flags", "paddlevid.files", "paddlevid.runtime",
 )  # fmt: skip
 WITHOUT_PADDLE = ("paddlevid.data", "paddlevid.lists", "paddlevid.plots", "data_tools")
 MODELS_MAY_USE = ("paddlevid.layers", "paddlevid.models")

@@ -5,7 +5,14 @@ import paddle
 import pytest
 from paddle import nn
 
-from paddlevid.layers.trunks import TRUNKS, create_trunk
+from paddlevid.layers.trunks import (
+    TRUNKS,
+    blocks_of,
+    create_resnet,
+    create_trunk,
+    num_features,
+    published_weights,
+)
 
 
 def num_trainable(model: nn.Layer) -> int:
@@ -32,7 +39,8 @@ def test_inception_v3_has_the_published_number_of_parameters():
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "expected"), [("vgg16", 64, [2, 512, 2, 2]), ("inception_v3", 75, [2, 2048])]
+    ("name", "size", "expected"),
+    [("vgg16", 64, [2, 512, 2, 2]), ("inception_v3", 75, [2, 2048, 1, 1])],
 )
 def test_frames_become_features(name, size, expected):
     model = create_trunk(name)
@@ -46,4 +54,37 @@ def test_frames_become_features(name, size, expected):
 def test_an_unknown_trunk_is_refused():
     with pytest.raises(ValueError, match="unknown trunk 'vgg19'; there are vgg16, inception_v3"):
         create_trunk("vgg19")
-    assert TRUNKS == ("vgg16", "inception_v3")
+    assert len(TRUNKS) == 7
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_the_number_of_features_is_that_of_the_maps(name):
+    expected = {"vgg16": 512, "resnet18": 512, "resnet34": 512}.get(name, 2048)
+    assert num_features(without_values(name)) == expected
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet18", "resnet50"])
+def test_five_blocks_hold_all_layers_of_a_trunk(name):
+    trunk = without_values(name)
+    blocks = blocks_of(trunk)
+    assert len(blocks) == 5
+    held = [p.name for block in blocks for layer in block for p in layer.parameters()]
+    assert sorted(held) == sorted(p.name for p in trunk.parameters())
+
+
+def test_the_last_block_of_vgg16_has_the_published_number_of_parameters():
+    block = blocks_of(without_values("vgg16"))[4]
+    assert sum(p.size for layer in block for p in layer.parameters()) == 7_079_424
+
+
+def test_a_narrow_resnet_has_fewer_features():
+    assert num_features(create_resnet(18, width=8)) == 64
+    with pytest.raises(ValueError, match="width = 8 needs depth 18 or 34, not 50"):
+        create_resnet(50, width=8)
+
+
+def test_published_weights_are_those_of_the_trunk():
+    for name in TRUNKS:
+        address, md5 = published_weights(name)
+        assert address.endswith(f"/{name}.pdparams")
+        assert len(md5) == 32

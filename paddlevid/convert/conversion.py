@@ -132,6 +132,8 @@ def _rename(
             why = next((why for pattern, why in LEFT_OUT if re.search(pattern, name)), "")
             unknown += [] if why else [source]
             left_out.append(Row(source, "", array, "left out", why))
+        elif part == "T":
+            found[name] = Row(source, name, array.T, "transposed")
         elif part:
             parts.setdefault(name, {})[part] = source
         elif name in found:

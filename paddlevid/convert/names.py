@@ -14,7 +14,7 @@ class Project:
     """Who wrote a file, and how names and pictures of theirs become ours.
 
     The rules are patterns and replacements that are applied to a name one after the other. `#q`,
-    `#k`, `#v` behind a name mark parts that are joined to one tensor.
+    `#k`, `#v` behind a name mark parts that are joined to one tensor, `#T` one to transpose.
     """
 
     name: str
@@ -201,6 +201,43 @@ _INCEPTION_V3 = (
     ),
 )
 
+_RESNET = (
+    OURS,
+    *(
+        Project(project.name, tuple(rule for rule in project.rules if rule is not _TRUNK), IMAGENET)
+        for project in _TSN[1:]
+    ),
+)
+
+_LRCN = (
+    OURS,
+    Project(
+        "torchvision or paddle.vision",
+        ((r"^(?=(conv1|bn1|layer\d|features)\.)", "trunk."),),
+        IMAGENET,
+    ),
+    *_TSN[2:],
+)
+
+_KERAS_LSTM = r"^(?:.*/)?lstm(?:_\d+)?/lstm_cell(?:_\d+)?/"
+_CNN_LSTM = (
+    OURS,
+    Project(
+        "Keras",
+        (
+            (r":0$", ""),
+            (_KERAS_LSTM + "kernel$", "recurrent.layers.0.weight_ih#T"),
+            (_KERAS_LSTM + "recurrent_kernel$", "recurrent.layers.0.weight_hh#T"),
+            (_KERAS_LSTM + "bias$", "recurrent.layers.0.bias"),
+            (r"^(?:.*/)?dense/kernel$", "dense.weight"),
+            (r"^(?:.*/)?dense/bias$", "dense.bias"),
+            (r"^(?:.*/)?dense_1/kernel$", "fc.weight"),
+            (r"^(?:.*/)?dense_1/bias$", "fc.bias"),
+        ),
+        HALF,
+    ),
+)
+
 # By the class of a network; the first of equals is taken.
 PROJECTS = {
     "TSN": _TSN,
@@ -208,4 +245,8 @@ PROJECTS = {
     "TimeSformer": _TIMESFORMER,
     "VGG": (OURS, Project("torchvision or paddle.vision", (), IMAGENET)),
     "InceptionV3Trunk": _INCEPTION_V3,
+    "ResNet": _RESNET,
+    "NarrowResNet": _RESNET,
+    "LRCN": _LRCN,
+    "CNNLSTM": _CNN_LSTM,
 }

@@ -43,7 +43,7 @@ class Item:
     """What a dataset has for an index: a clip, or the reason why there is none."""
 
     index: int
-    views: NDArray[np.float32] | None = None  # (V, C, T, H, W)
+    views: NDArray[np.float32] | None = None  # (V, C, T, H, W), or features (V, T, D)
     label: int = -1  # -1: not known
     problem: str = ""  # why there is no clip
     fatal: bool = False  # the problem is the list's or the config's, not the clip's
@@ -84,7 +84,7 @@ def _read_line(line: str, list_file: Path, number: int) -> Sample:
     path = list_file.parent / name
     if "\\" in name and not os.path.exists(path):  # a list that was written on Windows
         path = list_file.parent / name.replace("\\", "/")
-    if path.suffix.lower() in (".pkl", *VIDEO_SUFFIXES) or os.path.exists(path):
+    if path.suffix.lower() in (".pkl", ".npy", *VIDEO_SUFFIXES) or os.path.exists(path):
         return Sample(path, label, place)
     for suffix in VIDEO_SUFFIXES:
         if os.path.exists(f"{path}{suffix}"):
@@ -99,6 +99,7 @@ FORMATS = {
     "jpg": "folders of frames",
     "mp4": "video files",
     "video": "video files",
+    "features": "features of frames (.npy)",
 }
 
 
@@ -110,6 +111,8 @@ def list_format(samples: Sequence[Sample]) -> str:
 def _kind(sample: Sample) -> str:
     if is_pickled(sample.path):
         return "pkl"
+    if sample.path.suffix == ".npy":
+        return "features"
     if os.path.isdir(sample.path):
         return "jpg"
     # a folder or a video without its suffix that is gone is a bad sample of any kind

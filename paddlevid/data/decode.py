@@ -4,7 +4,7 @@ import os
 import pickle
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -210,18 +210,25 @@ def to_image(
     return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
 
-def iterate_images(path: Path, backend: str = "pyav") -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """All frames of a video: (seconds from the start, (H, W, 3) BGR); lets errors through."""
+def iterate_images(
+    path: Path, backend: str = "pyav", wanted: Container[int] | None = None
+) -> Iterator[tuple[float, NDArray[np.uint8] | None]]:
+    """All frames of a video: (seconds from the start, (H, W, 3) BGR); lets errors through.
+
+    Frames whose number is not `wanted` come as None: they are decoded, but not converted.
+    """
     if backend == "pyav":
         converter = VideoReformatter()
-        for frame in iterate_frames(path):
-            yield frame.time or 0.0, to_image(frame, "bgr24", converter)
+        for number, frame in enumerate(iterate_frames(path)):
+            take = wanted is None or number in wanted
+            yield frame.time or 0.0, to_image(frame, "bgr24", converter) if take else None
         return
-    capture = _open_opencv(path)
+    capture, number = _open_opencv(path), 0
     try:
         while capture.grab():
             seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            yield seconds, capture.retrieve()[1]
+            yield seconds, capture.retrieve()[1] if wanted is None or number in wanted else None
+            number += 1
     finally:
         capture.release()
 
@@ -406,6 +413,40 @@ class VideoDecoder:
                 if not 0 < short.num_frames < num_frames:
                     raise DecodeError(f"{path}: has no frames that can be decoded") from None
                 num_frames = short.num_frames
+
+
+def iterate_chosen(
+    path: Path | str, choose: Callable[[int, float], Indices]
+) -> Iterator[NDArray[np.uint8]]:
+    """The frames that `choose(num_frames, fps)` picks, one after the other: (H, W, 3) RGB
+
+    As VideoDecoder, for any number of frames in rising order: one is in memory at a time.
+
+    Raises DecodeError when the clip cannot be read, or ends before a frame that was chosen.
+    """
+    path = _existing(path)
+    num_frames, fps = _measure(path, None)
+    indices = np.asarray(choose(num_frames, fps), np.int64)
+    if path.is_dir() or is_pickled(path):
+        for index in indices:
+            yield _decode(path, index[None], None)[0]
+        return
+    times = dict(zip(*np.unique(indices, return_counts=True), strict=True))
+    number, reasons = -1, []
+    for backend in BACKENDS:
+        try:
+            for number, (_, image) in enumerate(iterate_images(path, backend, times)):
+                for _ in range(times.get(number, 0)):
+                    yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                if number == indices[-1]:
+                    return
+        except (av.error.FFmpegError, cv2.error, OSError, ValueError) as error:
+            reasons.append(f"{backend}: {getattr(error, 'strerror', None) or error}")
+        if number >= 0:  # some frames are out: the other reader may count them in another way
+            break
+    raise DecodeError(
+        f"{path}: cannot be decoded to frame {indices[-1]} ({'; '.join(reasons) or 'it ends'})"
+    )
 
 
 def _decode(path: Path, indices: Indices, backend: str | None) -> Frames:

@@ -43,7 +43,8 @@ class Dataset(Protocol):
 class Batch:
     """Clips that were read; those that could not be are left out."""
 
-    clips: NDArray[np.float32]  # (N * V, C, T, H, W), the views of a clip one after the other
+    # (N * V, C, T, H, W), the views of a clip one after the other; or features (N * V, T, D)
+    clips: NDArray[np.float32]
     labels: NDArray[np.int64]  # (N,), -1 where it is not known
     indices: NDArray[np.int64]  # (N,), in the dataset
     num_views: int = 1  # V
@@ -179,12 +180,23 @@ class Loader:
 
 def _collate(items: Sequence[Item], number: int) -> Batch:
     return Batch(
-        clips=np.concatenate([item.views for item in items]),
+        clips=_stack([item.views for item in items]),
         labels=np.array([item.label for item in items], np.int64),
         indices=np.array([item.index for item in items], np.int64),
         num_views=len(items[0].views),
         number=number,
     )
+
+
+def _stack(views: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """(V, ...) of each clip -> (N * V, ...); clips that are shorter than others end in zeros."""
+    shape = np.max([array.shape for array in views], axis=0)
+    if all(array.shape == tuple(shape) for array in views):
+        return np.concatenate(views)
+    padded = np.zeros((len(views), *shape), views[0].dtype)
+    for target, array in zip(padded, views, strict=True):
+        target[tuple(map(slice, array.shape))] = array
+    return padded.reshape(-1, *shape[1:])
 
 
 # --- the worker processes, from outside -----------------------------------------------------------

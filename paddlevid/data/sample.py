@@ -103,6 +103,34 @@ def linspace_indices(
     return np.clip(places, 0, num_frames - 1).astype(np.int64)
 
 
+def uniform_indices(num_frames: int, num_wanted: int) -> Indices:
+    """Evenly from the first frame to the last: -> (T,)"""
+    return np.round(np.linspace(0, num_frames - 1, num_wanted)).astype(np.int64)
+
+
+def end_indices(num_frames: int, num_wanted: int) -> Indices:
+    """Back from the last frame in steps of round(n / T), held at the first: -> (T,), in order
+
+    WuLC's rule for clips that end in what they show; in some lengths it never sees the beginning.
+    """
+    step = round(num_frames / num_wanted)
+    return np.maximum(num_frames - 1 - step * np.arange(num_wanted)[::-1], 0).astype(np.int64)
+
+
+def chapter_indices(num_frames: int, num_wanted: int) -> Indices:
+    """Every max(1, n // T)-th frame until there are T: -> at most (T,)
+
+    The rule of Hands-On Computer Vision with TensorFlow 2, chapter 8; it may stop halfway.
+    """
+    return np.arange(0, num_frames, max(1, num_frames // num_wanted))[:num_wanted]
+
+
+def rate_indices(num_frames: int, fps: float, wanted_fps: float) -> Indices:
+    """As many frames a second as wanted; all where the video has fewer or does not say: -> (T,)"""
+    step = max(fps / wanted_fps, 1) if fps else 1
+    return np.floor(np.arange(0, num_frames, step)).astype(np.int64)
+
+
 def _windows(starts: NDArray, length: int, interval: int, num_frames: int) -> Indices:
     """Frames start, start + interval, ... of each window, held inside the video."""
     indices = starts[:, None] + interval * np.arange(length)  # (windows, length)
@@ -170,4 +198,35 @@ class LinspaceSampler:
         )
 
 
-Sampler = SegmentSampler | BookSampler | DenseSampler | LinspaceSampler
+@dataclass(frozen=True)
+class FrameSampler:
+    """Frames of the whole video, the same every time; a clip may have as many as the video.
+
+    Args:
+        kind: "uniform", "end", "chapter": `number` frames by the functions of these names;
+            "every": every `number`-th frame; "fps": `number` frames a second.
+    """
+
+    kind: str
+    number: float
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.number:g}"
+
+    def __call__(
+        self, num_frames: int, rng: Generator | None, phase: float = 0.5, fps: float = 0.0
+    ) -> Indices:
+        """-> (T,)"""
+        if phase != 0.5:
+            raise ValueError(f"sampling = {self.kind!r} has no second clip of a video")
+        if self.kind == "fps":
+            return rate_indices(num_frames, fps, self.number)
+        if self.kind == "every":
+            return np.arange(0, num_frames, int(self.number))
+        choose = {"uniform": uniform_indices, "end": end_indices, "chapter": chapter_indices}
+        return choose[self.kind](num_frames, int(self.number))
+
+
+FRAME_KINDS = ("uniform", "end", "chapter", "every", "fps")
+
+Sampler = SegmentSampler | BookSampler | DenseSampler | LinspaceSampler | FrameSampler

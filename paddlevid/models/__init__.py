@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from paddle import nn
 
+from paddlevid.models.cnn_lstm import CNNLSTM, cnn_lstm
 from paddlevid.models.eco import ECO, eco_full, eco_lite
+from paddlevid.models.lrcn import LRCN, lrcn_r18, lrcn_r34, lrcn_r50, lrcn_vgg16
 from paddlevid.models.timesformer import (
     TimeSformer,
     timesformer_base,
@@ -15,7 +17,9 @@ from paddlevid.models.timesformer import (
 )
 from paddlevid.models.tsn import TSN, tsn_r18, tsn_r34, tsn_r50, tsn_r101, tsn_r152
 
-__all__ = ["ECO", "MODELS", "TSN", "TimeSformer", "create_model", "list_models"]
+__all__ = [
+    "CNNLSTM", "ECO", "LRCN", "MODELS", "TSN", "TimeSformer", "create_model", "list_models",
+]  # fmt: skip
 
 MODELS: dict[str, Callable[..., nn.Layer]] = {
     "tsn_r18": tsn_r18,
@@ -28,9 +32,15 @@ MODELS: dict[str, Callable[..., nn.Layer]] = {
     "timesformer_base": timesformer_base,
     "timesformer_hr": timesformer_hr,
     "timesformer_large": timesformer_large,
+    "cnn_lstm": cnn_lstm,
+    "lrcn_vgg16": lrcn_vgg16,
+    "lrcn_r18": lrcn_r18,
+    "lrcn_r34": lrcn_r34,
+    "lrcn_r50": lrcn_r50,
 }
 
-_FAMILIES = {"tsn": TSN, "eco": ECO, "timesformer": TimeSformer}  # by the first word of a name
+# By the first word of a name
+_FAMILIES = {"tsn": TSN, "eco": ECO, "timesformer": TimeSformer, "cnn": CNNLSTM, "lrcn": LRCN}
 
 
 def list_models() -> list[str]:

@@ -7,26 +7,9 @@ on request.
 """
 
 from paddle import Tensor, nn
-from paddle.vision.models.resnet import BasicBlock, BottleneckBlock, ResNet, model_urls
 
 from paddlevid.layers.time import fold_time, unfold_time
-
-_STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-
-
-class _NarrowResNet(ResNet):
-    """ResNet-18 or -34 that starts with `width` channels instead of 64."""
-
-    def __init__(self, depth: int, width: int) -> None:
-        super().__init__(BasicBlock, depth, num_classes=0, with_pool=False)
-        self.inplanes = width
-        self.conv1 = nn.Conv2D(3, width, kernel_size=7, stride=2, padding=3, bias_attr=False)
-        self.bn1 = nn.BatchNorm2D(width)
-        for stage, blocks in enumerate(_STAGES[depth]):
-            layer = self._make_layer(
-                BasicBlock, width * 2**stage, blocks, stride=1 if stage == 0 else 2
-            )
-            setattr(self, f"layer{stage + 1}", layer)
+from paddlevid.layers.trunks import create_resnet, num_features, published_weights
 
 
 class TSN(nn.Layer):
@@ -59,24 +42,16 @@ class TSN(nn.Layer):
                 f"width = {width} and in_channels = {in_channels} need at least 1, dropout = "
                 f"{dropout} a number from 0 to below 1"
             )
-        if width != 64 and depth not in _STAGES:
-            raise ValueError(f"width = {width} needs depth 18 or 34, not {depth}")
-        block = BasicBlock if depth in _STAGES else BottleneckBlock
-        if width == 64:
-            self.trunk = ResNet(block, depth, num_classes=0, with_pool=False)
-        else:
-            self.trunk = _NarrowResNet(depth, width)
+        self.trunk = create_resnet(depth, width)
         if in_channels != 3:
             self.trunk.conv1 = nn.Conv2D(
                 in_channels, width, kernel_size=7, stride=2, padding=3, bias_attr=False
             )
+            nn.initializer.KaimingNormal()(self.trunk.conv1.weight)
         self.depth = depth
         self.partial_bn = partial_bn
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(8 * width * block.expansion, num_classes)
-        for layer in self.trunk.sublayers():
-            if isinstance(layer, nn.Conv2D):
-                nn.initializer.KaimingNormal()(layer.weight)
+        self.fc = nn.Linear(num_features(self.trunk), num_classes)
         nn.initializer.Normal(0.0, 0.01)(self.fc.weight)
         nn.initializer.Constant(0.0)(self.fc.bias)
         if partial_bn:
@@ -102,7 +77,7 @@ class TSN(nn.Layer):
     @property
     def imagenet_weights(self) -> tuple[str, str]:
         """Address and MD5 sum of the weights that Paddle publishes for the trunk."""
-        return model_urls[f"resnet{self.depth}"]
+        return published_weights(f"resnet{self.depth}")
 
 
 def tsn_r18(num_classes: int, **arguments: object) -> TSN:

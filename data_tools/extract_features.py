@@ -1,0 +1,172 @@
+"""Features: lists of clips go in; an .npy of features a clip, lists and a manifest come out."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from paddlevid import runtime
+from paddlevid.data.dataset import ListError, Sample, read_list
+from paddlevid.data.features import MANIFEST, Manifest, read_manifest
+from paddlevid.data.sample import FRAME_KINDS, FrameSampler
+from paddlevid.files import write_whole
+from paddlevid.flags import Parser, at_least, describe
+
+
+def frame_sampler(text: str) -> FrameSampler:
+    """The type of --frames."""
+    kind, _, number = text.partition(":")
+    try:
+        wanted = float(number)
+    except ValueError:
+        wanted = 0.0
+    whole = kind != "fps"
+    if kind not in FRAME_KINDS or wanted <= 0 or (whole and wanted != int(wanted)):
+        kinds = ", ".join(f"{kind}:N" for kind in FRAME_KINDS)
+        raise argparse.ArgumentTypeError(f"needs one of {kinds}, not {text!r}")
+    return FrameSampler(kind, wanted)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(
+        description="Compute features of frames with a CNN that is not trained along, an .npy of "
+        "(T, D) for each clip of the lists. TARGET gets the lists anew, with .npy paths, "
+        "classes.txt and features.json, which says how the features were made. Clips that are "
+        "there already are kept, so an interrupted run can be started again."
+    )
+    parser.add_argument(
+        "source", metavar="LIST", type=Path,
+        help="a list of `path label` lines, or a folder with train.list, val.list, test.list",
+    )  # fmt: skip
+    parser.add_argument("target", metavar="TARGET", type=Path, help="a folder, made if need be")
+    parser.add_argument(
+        "--model", default="inception_v3", metavar="NAME|FILE",
+        help="inception_v3 (default), vgg16, resnet18 to resnet152 with the ImageNet weights that "
+        "Paddle publishes, or a .safetensors of train.py, whose trunk it takes",
+    )  # fmt: skip
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE",
+        help="for a named model: these instead of Paddle's, any file that paddlevid.convert reads",
+    )  # fmt: skip
+    parser.add_argument(
+        "--frames", type=frame_sampler, default=FrameSampler("uniform", 40), metavar="KIND:N",
+        help="uniform:40 (default): evenly, the first and the last included; chapter:40: the "
+        "book's rule; end:N: back from the end; every:N-th; fps:N a second",
+    )  # fmt: skip
+    parser.add_argument(
+        "--grid", type=at_least(1), default=1, metavar="G",
+        help="average the maps to G x G instead of one place: G * G times the numbers (1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--size", type=at_least(32), nargs=2, metavar=("H", "W"), help="pixels (the model's own)"
+    )
+    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
+    parser.add_argument("--batch-size", type=at_least(1), default=16, metavar="N", help="frames")
+    parser.add_argument("--device", default="cpu", metavar="cpu|gpu", help="where to compute (cpu)")
+    return parser.parse_args(argv)
+
+
+def find_lists(source: Path) -> list[Path]:
+    """The lists that are meant; ListError where there is none."""
+    if not source.is_dir():
+        return [source]
+    lists = [source / f"{side}.list" for side in ("train", "val", "test")]
+    found = [path for path in lists if path.exists()]
+    if not found:
+        raise ListError(f"{source}: there is no train.list, val.list or test.list in this folder")
+    return found
+
+
+def npy_of(sample: Sample, list_file: Path) -> str:
+    """Where a clip's features go, relative to TARGET."""
+    path, root = os.path.abspath(sample.path), os.path.abspath(list_file.parent)
+    inside = os.path.relpath(path, root) if path.startswith(root + os.sep) else path.lstrip(os.sep)
+    return f"{Path(inside).as_posix()}.npy"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Extract; -> exit code, 1 when a clip could not be read."""
+    lists = {path: read_list(path) for path in find_lists(args.source)}
+    runtime.configure()
+    # Paddle is imported here, so that --help and a wrong list answer at once.
+    from paddlevid.features import Clip, Extractor, extract, load_trunk
+
+    trunk = load_trunk(args.model, args.weights)
+    if args.size:
+        trunk = trunk.of_size(tuple(args.size))
+    extractor = Extractor(trunk, args.grid, args.device)
+    manifest = Manifest(
+        trunk.name, trunk.weights, str(args.frames), trunk.size, tuple(trunk.mean),
+        tuple(trunk.std), args.grid, extractor.num_features, args.dtype,
+    )  # fmt: skip
+    claim(args.target, manifest)
+    clips: dict[str, Clip] = {}
+    for list_file, samples in lists.items():
+        for sample in samples:
+            name = npy_of(sample, list_file)
+            clips.setdefault(name, Clip(sample, args.target / name))
+    missing = [clip for clip in clips.values() if not clip.target.exists()]
+    bad = []
+    progress = tqdm(
+        extract(missing, extractor, args.frames, batch_size=args.batch_size, dtype=args.dtype),
+        total=len(missing), unit="clip", disable=None,
+    )  # fmt: skip
+    for _, problem in progress:
+        if problem:
+            bad.append(problem)
+            tqdm.write(f"left out: {problem}", file=sys.stderr)
+    for list_file, samples in lists.items():
+        lines = []
+        for sample in samples:
+            name = npy_of(sample, list_file)
+            if (args.target / name).exists():
+                label = "" if sample.label is None else f" {sample.label}"
+                lines.append(f"{name}{label}\n")
+        write_whole(args.target / list_file.name, "".join(lines))
+    classes = next(iter(lists)).parent / "classes.txt"
+    if classes.exists():
+        shutil.copyfile(classes, args.target / "classes.txt")
+    print(
+        f"{args.target}: features (T, {manifest.features}) of {len(clips) - len(bad)} clips, "
+        f"{len(missing) - len(bad)} of them new, {len(bad)} left out"
+    )
+    return 1 if bad else 0
+
+
+def claim(target: Path, manifest: Manifest) -> None:
+    """Write the manifest; ValueError where TARGET holds features that were made otherwise."""
+    if (target / MANIFEST).exists():
+        found = read_manifest(target)
+        unlike = [
+            f"{key} {value!r}, not {wanted!r}"
+            for (key, value), wanted in zip(
+                found.to_dict().items(), manifest.to_dict().values(), strict=True
+            )
+            if value != wanted
+        ]
+        if unlike:
+            raise ValueError(f"{target} holds other features: {'; '.join(unlike)}: choose another")
+    target.mkdir(parents=True, exist_ok=True)
+    write_whole(target / MANIFEST, json.dumps(manifest.to_dict(), indent=2) + "\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Extract; -> exit code."""
+    args = parse_args(argv)
+    try:
+        return run(args)
+    except (ValueError, OSError) as error:
+        print(f"extract_features.py: {describe(error, args.target)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("extract_features.py: stopped; the same command goes on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

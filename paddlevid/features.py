@@ -1,0 +1,271 @@
+"""Feature extraction: the clips of a list through a trunk that is not trained -> a file a clip."""
+
+import hashlib
+import queue
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from numpy.typing import NDArray
+from paddle import Tensor, nn
+
+from paddlevid import runtime
+from paddlevid.config import load_config
+from paddlevid.convert.conversion import convert
+from paddlevid.data.dataset import Sample
+from paddlevid.data.decode import DecodeError, iterate_chosen
+from paddlevid.data.sample import FrameSampler
+from paddlevid.files import whole_file
+from paddlevid.layers.time import fold_time, unfold_time
+from paddlevid.layers.trunks import TRUNKS, create_trunk, num_features, published_weights
+from paddlevid.models import create_model
+from paddlevid.weights import WeightsError, download, load_weights, read_weights
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+FRAMES_AHEAD = 64  # that are read while the trunk computes
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A network for frames, and the pictures that it wants."""
+
+    name: str
+    network: nn.Layer  # (N, 3, H, W) -> (N, D, h, w)
+    weights: str  # SHA-256 of their file
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def of_size(self, size: tuple[int, int]) -> "Trunk":
+        """The same for frames of another height and width."""
+        return replace(self, size=size)
+
+
+def load_trunk(name: str, weights: Path | None = None) -> Trunk:
+    """A trunk of TRUNKS, or that of a TSN which train.py trained.
+
+    Args:
+        name: one of TRUNKS, or the path of a .safetensors of train.py.
+        weights: a file instead of the ImageNet weights that Paddle publishes.
+    """
+    if name not in TRUNKS:
+        return _trained_trunk(Path(name))
+    network = create_trunk(name)
+    file = Path(weights or download(*published_weights(name)))
+    load_weights(network, convert(network, read_weights(file)).weights, file)
+    is_inception = name == "inception_v3"
+    mean, std = ((0.5,) * 3, (0.5,) * 3) if is_inception else IMAGENET
+    size = (299, 299) if is_inception else (224, 224)
+    return Trunk(name, network, _sha256(file), size, mean, std)
+
+
+def _trained_trunk(file: Path) -> Trunk:
+    if file.suffix != ".safetensors":
+        raise WeightsError(
+            f"{file} is no trunk: needs one of {', '.join(TRUNKS)}, or a .safetensors of train.py"
+        )
+    model = load_config(file).model
+    network = create_model(model.create_name, num_classes=model.num_classes, **model.arguments)
+    if not hasattr(network, "trunk"):
+        raise WeightsError(f"{file} is of {model.create_name}, which has no trunk for frames")
+    load_weights(network, convert(network, read_weights(file), whole=True).weights, file)
+    infer = load_config(file).infer
+    size = model.fixed_size or (infer.target_size, infer.target_size)
+    mean, std = model.image_mean, model.image_std
+    return Trunk(model.create_name, network.trunk, _sha256(file), tuple(size), mean, std)
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while part := stream.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+class _Pooled(nn.Layer):
+    """A trunk and the average over grid x grid parts of its maps: -> (N, D * grid * grid)"""
+
+    def __init__(self, network: nn.Layer, grid: int) -> None:
+        super().__init__()
+        self.network, self.grid = network, grid
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(self.network(frames), self.grid).flatten(1)
+
+
+class WithTrunk(nn.Layer):
+    """A trunk and a network for its features, as one network for clips."""
+
+    def __init__(self, trunk: nn.Layer, grid: int, head: nn.Layer) -> None:
+        super().__init__()
+        self.trunk, self.head = _Pooled(trunk, grid), head
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """(N, 3, T, H, W) -> (N, K) logits; frames of zeros are passed over"""
+        return self.head(self._features(clip))
+
+    def frame_logits(self, clip: Tensor) -> Tensor:
+        """(N, 3, T, H, W) -> (N, T, K)"""
+        return self.head.frame_logits(self._features(clip))
+
+    def _features(self, clip: Tensor) -> Tensor:
+        features = unfold_time(self.trunk(fold_time(clip)), clip.shape[2])
+        seen = (clip != 0).transpose([0, 2, 1, 3, 4]).flatten(2).any(axis=2, keepdim=True)
+        return features * seen.astype(features.dtype)
+
+
+class Extractor:
+    """Frames of one size -> their features; on a CPU through paddle.inference with oneDNN."""
+
+    def __init__(self, trunk: Trunk, grid: int = 1, device: str = "cpu") -> None:
+        paddle.set_device(device)
+        self.trunk, self.grid = trunk, grid
+        self.num_features = num_features(trunk.network) * grid**2
+        self._network = _Pooled(trunk.network, grid)
+        self._network.eval()
+        self._run = self._load_program() if device == "cpu" else self._run_eager
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, H, W, 3) RGB of the trunk's size -> (N, D)"""
+        mean, std = (np.array(part, np.float32) for part in (self.trunk.mean, self.trunk.std))
+        frames = (images.astype(np.float32) / 255 - mean) / std
+        return self._run(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
+
+    def _run_eager(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        with paddle.no_grad():
+            return self._network(paddle.to_tensor(frames)).numpy()
+
+    def _load_program(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        from paddle.inference import Config, create_predictor
+
+        with tempfile.TemporaryDirectory() as folder:
+            spec = paddle.static.InputSpec([None, 3, *self.trunk.size], "float32")
+            prefix = Path(folder, "trunk")
+            paddle.jit.save(self._network, str(prefix), input_spec=[spec])
+            program = next(prefix.with_suffix(s) for s in (".json", ".pdmodel")
+                           if prefix.with_suffix(s).exists())  # fmt: skip
+            config = Config(str(program), str(prefix.with_suffix(".pdiparams")))
+            config.disable_gpu()
+            config.enable_mkldnn()
+            config.set_cpu_math_library_num_threads(runtime.usable_cores())
+            config.disable_glog_info()
+            predictor = create_predictor(config)
+        name, result = predictor.get_input_names()[0], predictor.get_output_names()[0]
+
+        def run(frames: NDArray[np.float32]) -> NDArray[np.float32]:
+            predictor.get_input_handle(name).copy_from_cpu(frames)
+            predictor.run()
+            return predictor.get_output_handle(result).copy_to_cpu()
+
+        return run
+
+
+@dataclass
+class Clip:
+    """A clip whose features are wanted."""
+
+    sample: Sample
+    target: Path  # .npy
+
+
+def extract(
+    clips: Sequence[Clip],
+    extractor: Extractor,
+    sampler: FrameSampler,
+    *,
+    batch_size: int = 16,
+    dtype: str = "float32",
+) -> Iterator[tuple[Clip, str]]:
+    """Write the features of each clip: -> the clips as they are done, and what is wrong or "".
+
+    A batch has frames of several clips; no more than a few batches of frames are in memory,
+    however long a clip is. A file is written whole or not at all.
+    """
+    rows: list[NDArray] = []  # of the clip that is being read
+    waiting: list[NDArray[np.uint8]] = []  # frames without features, of this clip and earlier ones
+    ends: list[tuple[int, Clip, str]] = []  # (frames of it before the end, clip, problem)
+
+    def flush() -> Iterator[tuple[Clip, str]]:
+        nonlocal rows, ends
+        features = list(extractor(np.stack(waiting))) if waiting else []
+        waiting.clear()
+        for count, clip, problem in ends:
+            rows += features[:count]
+            features = features[count:]
+            if not problem:
+                clip.target.parent.mkdir(parents=True, exist_ok=True)
+                with whole_file(clip.target) as partial, open(partial, "wb") as file:
+                    np.save(file, np.stack(rows).astype(dtype))
+            yield clip, problem
+            rows = []
+        rows += features
+        ends = []
+
+    counted = 0  # frames of this clip among those that wait
+    with _Reader(clips, sampler, extractor.trunk.size) as reader:
+        for clip, frame, problem in reader:
+            if frame is None:
+                ends.append((counted, clip, problem))
+                counted = 0
+            else:
+                waiting.append(frame)
+                counted += 1
+            if len(waiting) == batch_size:
+                yield from flush()
+                counted = 0
+        yield from flush()
+
+
+class _Reader:
+    """A thread that reads frames ahead: (clip, frame, ""), and (clip, None, problem) at its end."""
+
+    def __init__(self, clips: Sequence[Clip], sampler: FrameSampler, size: tuple) -> None:
+        self._clips, self._sampler, self._size = clips, sampler, size
+        self._queue: queue.Queue = queue.Queue(FRAMES_AHEAD)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Iterator[tuple[Clip, NDArray[np.uint8] | None, str]]:
+        self._thread.start()
+        return iter(self._queue.get, None)
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        while self._thread.is_alive():  # it may wait for room
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                continue
+
+    def _read(self) -> None:
+        height, width = self._size
+        for clip in self._clips:
+            problem = ""
+            try:
+                for frame in iterate_chosen(
+                    clip.sample.path, lambda n, fps: self._sampler(n, None, 0.5, fps)
+                ):
+                    self._put((clip, cv2.resize(frame, (width, height)), ""))
+                    if self._stop.is_set():
+                        return
+            except DecodeError as error:
+                problem = str(error)
+            except Exception as error:  # whatever a library throws at a strange file
+                problem = f"{clip.sample.path}: {type(error).__name__}: {error}"
+            self._put((clip, None, problem))
+        self._put(None)
+
+    def _put(self, thing: object) -> None:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(thing, timeout=0.1)
+                return
+            except queue.Full:
+                continue

@@ -22,6 +22,7 @@ from paddlevid.data.dataset import Sample
 from paddlevid.data.decode import DecodeError, iterate_chosen
 from paddlevid.data.sample import FrameSampler
 from paddlevid.files import whole_file
+from paddlevid.layers.recurrent import seen
 from paddlevid.layers.time import fold_time, unfold_time
 from paddlevid.layers.trunks import TRUNKS, create_trunk, num_features, published_weights
 from paddlevid.models import create_model
@@ -117,8 +118,7 @@ class WithTrunk(nn.Layer):
 
     def _features(self, clip: Tensor) -> Tensor:
         features = unfold_time(self.trunk(fold_time(clip)), clip.shape[2])
-        seen = (clip != 0).transpose([0, 2, 1, 3, 4]).flatten(2).any(axis=2, keepdim=True)
-        return features * seen.astype(features.dtype)
+        return features * seen(clip, time_axis=2).unsqueeze(2).astype(features.dtype)
 
 
 class Extractor:

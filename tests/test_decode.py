@@ -720,3 +720,58 @@ def test_pickled_bytes_that_would_fill_the_memory_are_refused(tmp_path):
     (tmp_path / "a.pkl").write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", 1 << 62) + b".")
     with pytest.raises(DecodeError, match="not a pickled clip"):
         count_frames(tmp_path / "a.pkl")
+
+
+# --- frames one after the other -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("indices", [[0], [19], [0, 3, 3, 7, 19], list(range(20))])
+def test_chosen_frames_come_one_by_one_as_decode_gives_them(video, indices):
+    seen = []
+
+    def choose(num_frames: int, fps: float) -> np.ndarray:
+        seen.append((num_frames, fps))
+        return np.array(indices)
+
+    frames = list(module.iterate_chosen(video, choose))
+    np.testing.assert_array_equal(np.stack(frames), decode(video, np.array(indices)))
+    assert seen == [(20, 25.0)]
+
+
+def test_chosen_frames_of_a_folder_come_one_by_one(tmp_path):
+    for number in range(4):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((4, 6, 3), number, np.uint8))
+    frames = list(module.iterate_chosen(tmp_path, lambda n, fps: np.arange(n)[::2]))
+    assert [int(frame[0, 0, 0]) for frame in frames] == [0, 2]
+
+
+def test_frames_that_are_not_chosen_are_not_converted(video, monkeypatch):
+    converted = []
+    to_image = module.to_image
+    monkeypatch.setattr(module, "to_image", lambda *words: converted.append(1) or to_image(*words))
+    assert len(list(module.iterate_chosen(video, lambda n, fps: np.array([2, 5])))) == 2
+    assert len(converted) == 2
+
+
+def test_a_clip_that_ends_before_a_chosen_frame_is_told(video):
+    with pytest.raises(DecodeError, match="clip.avi: cannot be decoded to frame 20"):
+        list(module.iterate_chosen(video, lambda n, fps: np.array([3, n])))
+
+
+@pytest.mark.parametrize("content", [b"", b"no video"])
+def test_what_is_no_video_gives_no_frames(tmp_path, content):
+    (tmp_path / "a.avi").write_bytes(content)
+    with pytest.raises(DecodeError, match="a.avi"):
+        list(module.iterate_chosen(tmp_path / "a.avi", lambda n, fps: np.arange(n)))
+
+
+def test_the_other_reader_has_its_chance_before_a_frame_is_out(video, monkeypatch):
+    iterate = module.iterate_images
+
+    def broken(path: Path, backend: str, wanted: object) -> object:
+        if backend == "pyav":
+            raise ValueError("no")
+        return iterate(path, backend, wanted)
+
+    monkeypatch.setattr(module, "iterate_images", broken)
+    assert len(list(module.iterate_chosen(video, lambda n, fps: np.arange(n)))) == 20

@@ -164,7 +164,7 @@ def noise(tmp_path_factory):
 def set_key(noise, key, value):
     lists = {"LIST": "other.list", "BROKEN": "broken.list", "VIDEOS": "videos.list",
              "FEATURES": "features.list"}  # fmt: skip
-    if value in lists:
+    if isinstance(value, str) and value in lists:
         value = f"{noise}/{lists[value]}"
     return f"{key}={value if isinstance(value, str) else repr(value)}"
 

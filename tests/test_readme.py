@@ -18,7 +18,8 @@ import paddle
 import pytest
 from conftest import write_video
 
-from paddlevid import build
+from paddlevid import build, features
+from paddlevid.layers.trunks import create_trunk
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,12 +39,18 @@ LIGHT = {
     "data_tools/make_demo.py": ["--clips", "12"],
     "train.py": ["--epoch", "1", "--overwrite", *SMALL],
     "infer.py": SMALL[2:],
+    "data_tools/extract_features.py": ["--frames", "uniform:2", "--size", "75", "75"],
     "paddlevid": ["tsn_r18"],
     "paddlevid.convert": ["--overwrite"],
     "paddlevid.bench": ["--steps", "1", "--size", "32", "--clips", "2"],
 }
 # What is added to the training of a published network.
 SLIM = {
+    "configs/cnn_lstm.yaml": ["-o", "MODEL.seg_num=2", "-o", "MODEL.fixed_size=[75,75]"],
+    "configs/lrcn.yaml": [
+        "-o", "MODEL.name=lrcn_r18",
+        "-o", 'MODEL.arguments={"width": 8, "grid": 1, "reduced": 8, "hidden": 8}',
+    ],
     "configs/eco.txt": ["-o", 'MODEL.arguments={"width": 8}', "-o", "MODEL.seg_num=4"],
     "configs/timesformer.yaml": [
         "-o", 'MODEL.arguments={"dim": 32, "depth": 2, "num_heads": 2}',
@@ -82,6 +89,8 @@ def test_every_command_runs(sandbox, monkeypatch, capsys):
     shutil.copy(
         "resnet18.pdparams", "resnet18-f37072fd.pth"
     )  # what it is, is seen from its content
+    paddle.save(create_trunk("inception_v3").state_dict(), "inception_v3.pdparams")
+    monkeypatch.setattr(features, "download", lambda url, md5: "inception_v3.pdparams")
     ran = 0
     for command in COMMANDS:
         words = shlex.split(command)

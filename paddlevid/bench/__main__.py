@@ -124,6 +124,8 @@ def bench_infer(args: argparse.Namespace) -> dict[str, float]:
 def _batch(args: argparse.Namespace) -> Batch:
     rng = np.random.default_rng(0)
     shape = (args.clips, 3, args.frames, args.size, args.size)
+    if args.model == "cnn_lstm":
+        shape = (args.clips, args.frames, args.arguments.get("features", 2048))
     return Batch(
         clips=rng.standard_normal(shape, dtype=np.float32),
         labels=rng.integers(0, 10, args.clips),

@@ -17,7 +17,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description="Convert weights of PyTorch, PaddleVideo and others to weights of paddlevid. "
         "What became of each tensor is printed. Nothing in SOURCE is executed.",
     )
-    parser.add_argument("model", metavar="MODEL", help="of create_model; or vgg16, inception_v3")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="of create_model; or a trunk: vgg16, inception_v3, resnet18, ...",
+    )
     parser.add_argument(
         "source", metavar="SOURCE", type=Path,
         help=".pth .pt .pyth (torch.save), .safetensors, .pdparams or .npz",

@@ -121,6 +121,12 @@ class Recurrent(nn.Layer):
         return ((1 - z) * paddle.tanh(x_n + F.sigmoid(x_r + h_r) * h_n) + z * h,)
 
 
+def seen(steps: Tensor, time_axis: int = 1) -> Tensor:
+    """(N, T, ...), or with the time elsewhere -> (N, T), False where all numbers of a step are 0"""
+    others = [axis for axis in range(1, steps.ndim) if axis != time_axis]
+    return (steps != 0).any(axis=others)
+
+
 def _keep(layer: nn.Layer, dropout: float, shape: list[int], like: Tensor) -> Tensor | float:
     """What to multiply with for a dropout: 0 or 1 / (1 - dropout), one draw for all steps."""
     if not (layer.training and dropout):

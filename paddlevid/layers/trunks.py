@@ -38,19 +38,21 @@ class InceptionV3Trunk(InceptionV3):
 def create_resnet(depth: int, width: int = 64) -> ResNet:
     """ResNet (He et al. 2015; stride on the 3x3 convolution): -> (N, 8 * width or 2048, h, w)
 
-    Convolutions start Kaiming-normal. Another width than 64 needs depth 18 or 34.
+    Another width than 64 needs depth 18 or 34.
     """
     if width < 1 or (width != 64 and depth not in _NARROW):
         raise ValueError(f"width = {width} needs depth 18 or 34, not {depth}")
     block = BasicBlock if depth in _NARROW else BottleneckBlock
-    if width == 64:
-        trunk = ResNet(block, depth, num_classes=0, with_pool=False)
-    else:
-        trunk = NarrowResNet(depth, width)
+    if width != 64:
+        return NarrowResNet(depth, width)
+    return ResNet(block, depth, num_classes=0, with_pool=False)
+
+
+def start_kaiming_normal(trunk: nn.Layer) -> None:
+    """Draw the weights of all convolutions anew (He et al. 2015, arXiv:1502.01852)."""
     for layer in trunk.sublayers():
         if isinstance(layer, nn.Conv2D):
             nn.initializer.KaimingNormal()(layer.weight)
-    return trunk
 
 
 def create_trunk(name: str) -> nn.Layer:

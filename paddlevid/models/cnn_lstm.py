@@ -7,7 +7,7 @@ chapter's network in Keras, layer by layer.
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from paddlevid.layers.recurrent import RecurrentStack
+from paddlevid.layers.recurrent import RecurrentStack, seen
 
 
 class CNNLSTM(nn.Layer):
@@ -77,11 +77,6 @@ class CNNLSTM(nn.Layer):
 
     def _classify(self, states: Tensor) -> Tensor:
         return self.fc(self.dropout(F.relu(self.dense(states))))
-
-
-def seen(features: Tensor) -> Tensor:
-    """(N, T, ...) -> (N, T), False where all numbers of a step are 0"""
-    return (features != 0).flatten(2).any(axis=2)
 
 
 def cnn_lstm(num_classes: int, **arguments: object) -> CNNLSTM:

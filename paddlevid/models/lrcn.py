@@ -9,7 +9,7 @@ import paddle.nn.functional as F
 from numpy.typing import NDArray
 from paddle import Tensor, nn
 
-from paddlevid.layers.recurrent import RecurrentStack
+from paddlevid.layers.recurrent import RecurrentStack, seen
 from paddlevid.layers.time import fold_time, unfold_time
 from paddlevid.layers.trunks import (
     blocks_of,
@@ -17,6 +17,7 @@ from paddlevid.layers.trunks import (
     create_trunk,
     num_features,
     published_weights,
+    start_kaiming_normal,
 )
 
 
@@ -83,6 +84,8 @@ class LRCN(nn.Layer):
             recurrent_dropout=recurrent_dropout, bias_init=bias_init, input_init="orthogonal",
         )  # fmt: skip
         self.fc = nn.Linear(self.recurrent.c_out, num_classes)
+        if depth:
+            start_kaiming_normal(self.trunk)
         for layer in (self.reduce, self.fc):
             nn.initializer.XavierUniform()(layer.weight)
             nn.initializer.Constant(0.0)(layer.bias)
@@ -108,7 +111,7 @@ class LRCN(nn.Layer):
             maps = F.adaptive_avg_pool2d(maps, self.grid)
         steps = self.reduce(maps.flatten(1))
         steps = unfold_time(self.dropout(F.relu(steps) if self.relu else steps), clip.shape[2])
-        return self.recurrent(steps, (clip != 0).transpose([0, 2, 1, 3, 4]).flatten(2).any(axis=2))
+        return self.recurrent(steps, seen(clip, time_axis=2))
 
     @property
     def imagenet_weights(self) -> tuple[str, str]:

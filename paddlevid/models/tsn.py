@@ -9,7 +9,12 @@ on request.
 from paddle import Tensor, nn
 
 from paddlevid.layers.time import fold_time, unfold_time
-from paddlevid.layers.trunks import create_resnet, num_features, published_weights
+from paddlevid.layers.trunks import (
+    create_resnet,
+    num_features,
+    published_weights,
+    start_kaiming_normal,
+)
 
 
 class TSN(nn.Layer):
@@ -47,11 +52,11 @@ class TSN(nn.Layer):
             self.trunk.conv1 = nn.Conv2D(
                 in_channels, width, kernel_size=7, stride=2, padding=3, bias_attr=False
             )
-            nn.initializer.KaimingNormal()(self.trunk.conv1.weight)
         self.depth = depth
         self.partial_bn = partial_bn
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(num_features(self.trunk), num_classes)
+        start_kaiming_normal(self.trunk)
         nn.initializer.Normal(0.0, 0.01)(self.fc.weight)
         nn.initializer.Constant(0.0)(self.fc.bias)
         if partial_bn:

@@ -50,7 +50,11 @@ def read_weights(path: Path | str) -> WeightsFile:
     try:
         if not path.stat().st_size:
             raise WeightsError(f"{path} is damaged or not a weights file: it is empty")
-        if _is_safetensors(path):
+        with open(path, "rb") as file:
+            start = file.read(9)
+        if start[:4] == b"PK\3\4" and not zipfile.is_zipfile(path):
+            raise ValueError("the end of the archive is missing: copy or download it again")
+        if start[8:] == b"{":
             return _read_safetensors(path)
         if is_pytorch(path):
             content, order = read_pytorch(path), "torch"
@@ -68,11 +72,6 @@ def read_weights(path: Path | str) -> WeightsFile:
     except Exception as error:  # a damaged file may raise anything
         reason = str(error) or type(error).__name__
         raise WeightsError(f"{path} is damaged or not a weights file: {reason}") from error
-
-
-def _is_safetensors(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(9)[8:] == b"{"
 
 
 def _read_safetensors(path: Path) -> WeightsFile:

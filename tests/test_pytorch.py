@@ -339,6 +339,13 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, torch_names, save):
             read_weights(path)
 
 
+def test_an_archive_without_its_end_says_what_to_do(tmp_path, torch_names):
+    path = save_zip(tmp_path / "a.pth", {"w": tensor(numbers(size=3000))}, torch_names)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="the end of the archive is missing: copy or download"):
+        read_weights(path)
+
+
 def test_every_damaged_byte_is_noticed_or_harmless(tmp_path, torch_names):
     path = save_sequence(tmp_path / "a.pth", {"w": tensor(numbers())}, torch_names)
     whole = bytearray(path.read_bytes())

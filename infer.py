@@ -156,6 +156,10 @@ def predict(args: argparse.Namespace, config: Config, model: object, classes: li
         raise ConfigError("nothing to predict: give INPUT, or set INFER.filelist")
     samples, unusable = predictor.find_clips(args.inputs or [Path(reader.filelist)])
     model = add_trunk(args, config, model, samples)
+    if config.model.format != "features" and any(s.path.suffix == ".npy" for s in samples):
+        raise ConfigError(f"{config.model.create_name} takes videos, not .npy features")
+    if args.curve and (reader.crops > 1 or reader.num_clips > 1):
+        raise ConfigError("--curve is of one view of a clip: set crops and num_clips to 1")
     if args.curve and not hasattr(model, "frame_logits"):
         raise ConfigError(f"--curve: {config.model.create_name} does not read frame by frame")
     k = min(args.top_k, len(classes))
@@ -201,7 +205,11 @@ def add_trunk(args: argparse.Namespace, config: Config, model: object, samples: 
             f"the network reads features of {name or 'a trunk'}: give its file as --trunk FILE, or "
             f"one of {', '.join(TRUNKS)}"
         )
-    trunk = load_trunk(name)
+    known = config.model.trunk  # of TRUNKS, --trunk may be a file of its weights
+    if args.trunk and known in TRUNKS and args.trunk not in TRUNKS:
+        trunk = load_trunk(known, Path(args.trunk))
+    else:
+        trunk = load_trunk(name)
     if config.model.trunk_weights not in ("", trunk.weights):
         raise ConfigError(
             f"--trunk {name}: its weights are not those of the features that the network was "

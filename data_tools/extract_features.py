@@ -92,6 +92,10 @@ def npy_of(sample: Sample, list_file: Path) -> str:
 def run(args: argparse.Namespace) -> int:
     """Extract; -> exit code, 1 when a clip could not be read."""
     lists = {path: read_list(path) for path in find_lists(args.source)}
+    if any(path.parent.resolve() == args.target.resolve() for path in lists):
+        raise ValueError(
+            f"TARGET {args.target} holds LIST, which would be overwritten: choose another"
+        )
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong list answer at once.
     from paddlevid.features import Clip, Extractor, extract, load_trunk

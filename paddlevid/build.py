@@ -68,6 +68,12 @@ def build_sampler(config: Config, section: TrainConfig | ReaderConfig) -> Sample
         return DenseSampler(seg_num * model.seglen, model.interval)
     if model.sampling == "linspace":
         return LinspaceSampler(seg_num * model.seglen, model.interval, model.target_fps)
+    recurrent = model.name.startswith(("lrcn", "cnn_lstm"))
+    if model.sampling in ("chapter", "every", "fps") and not recurrent:
+        raise ConfigError(
+            f"MODEL.sampling = {model.sampling!r} gives clips of unlike length, for lrcn and "
+            "cnn_lstm alone: take 'uniform'"
+        )
     if model.sampling in FRAME_KINDS:
         numbers = {"every": model.interval, "fps": model.target_fps}
         return FrameSampler(model.sampling, numbers.get(model.sampling, seg_num))
@@ -138,14 +144,29 @@ def _features(config: Config) -> int:
     return config.model.arguments.get("features", 2048)
 
 
+def check_inputs(config: Config) -> None:
+    """Raise ConfigError where the network takes features and the lists hold clips, or otherwise."""
+    model = config.model
+    if (model.name == "cnn_lstm") != (model.format == "features"):
+        what = "takes features" if model.name == "cnn_lstm" else "takes clips, not features"
+        raise ConfigError(
+            f"MODEL.format = {model.format!r}: {model.create_name} {what}; "
+            "data_tools/extract_features.py makes features of videos"
+        )
+    if model.format == "features" and config.train.cutmix:
+        raise ConfigError("TRAIN.cutmix cuts frames: with features set it to 0")
+
+
 def note_features(config: Config) -> Config:
     """The config with the trunk and size of the training list's features, for later predictions.
 
     Without MODEL.format = "features" the config as it is. Raises ConfigError, naming the fields,
     where the features were made otherwise than the config says.
     """
+    check_inputs(config)
     if config.model.format != "features":
         return config
+    _read_split(config, "train")  # says where there is no list
     manifest = check_features(config, Path(config.train.filelist).parent)
     model = replace(
         config.model,

@@ -18,17 +18,23 @@ from paddle import Tensor, nn
 from paddlevid import runtime
 from paddlevid.config import load_config
 from paddlevid.convert.conversion import convert
+from paddlevid.convert.names import IMAGENET, OURS
 from paddlevid.data.dataset import Sample
 from paddlevid.data.decode import DecodeError, iterate_chosen
 from paddlevid.data.sample import FrameSampler
 from paddlevid.files import whole_file
 from paddlevid.layers.recurrent import seen
 from paddlevid.layers.time import fold_time, unfold_time
-from paddlevid.layers.trunks import TRUNKS, create_trunk, num_features, published_weights
+from paddlevid.layers.trunks import (
+    TRUNKS,
+    InceptionV3Trunk,
+    create_trunk,
+    num_features,
+    published_weights,
+)
 from paddlevid.models import create_model
 from paddlevid.weights import WeightsError, download, load_weights, read_weights
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FRAMES_AHEAD = 64  # that are read while the trunk computes
 
 
@@ -59,10 +65,12 @@ def load_trunk(name: str, weights: Path | None = None) -> Trunk:
         return _trained_trunk(Path(name))
     network = create_trunk(name)
     file = Path(weights or download(*published_weights(name)))
-    load_weights(network, convert(network, read_weights(file)).weights, file)
-    is_inception = name == "inception_v3"
-    mean, std = ((0.5,) * 3, (0.5,) * 3) if is_inception else IMAGENET
-    size = (299, 299) if is_inception else (224, 224)
+    conversion = convert(network, read_weights(file))
+    load_weights(network, conversion.weights, file)
+    mean, std = conversion.project.normalization or IMAGENET
+    if isinstance(network, InceptionV3Trunk) and conversion.project is OURS:
+        network.set_epsilon(1e-5)  # Paddle's own, trained with its usual epsilon and normalisation
+    size = (299, 299) if name == "inception_v3" else (224, 224)
     return Trunk(name, network, _sha256(file), size, mean, std)
 
 

@@ -99,7 +99,9 @@ def _kind_of(layer: nn.Layer, name: str) -> str:
     """ "norm", "bias", "weight" or "embedding"."""
     if isinstance(layer, (nn.LayerNorm, nn.BatchNorm2D, nn.BatchNorm3D)):
         return "norm"
-    return name if name in ("weight", "bias") else "embedding"
+    if name.startswith("weight"):  # also weight_ih
+        return "weight"
+    return "bias" if name.startswith("bias") else "embedding"
 
 
 def create_optimizer(

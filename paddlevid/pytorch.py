@@ -48,6 +48,13 @@ class Storage:
     read: Callable[[], bytes]
     big_endian: bool = False
 
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS.values() or type(self.length) is not int or self.length < 0:
+            raise pickle.UnpicklingError(f"it has {self.length!r} numbers of kind {self.kind!r}")
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("it wants to change a storage")
+
     def numbers(self) -> NDArray:
         """All of them: (length,), bfloat16 as float32."""
         dtype = np.dtype("u2" if self.kind == "bfloat16" else self.kind)
@@ -67,6 +74,9 @@ class TorchTensor:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]  # in numbers, not bytes
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("it wants to change a tensor")
 
     def numpy(self) -> NDArray:
         """A contiguous array with memory of its own; bfloat16 as float32."""
@@ -146,8 +156,11 @@ def read_pytorch(path: Path) -> object:
 
 
 def _read_zip(path: Path) -> object:
-    def member(name: str) -> bytes:
+    def member(name: str, size: int | None) -> bytes:
         with zipfile.ZipFile(path) as archive:
+            found = archive.getinfo(name).file_size
+            if found != (min(found, 8) if size is None else size):  # before it is unpacked
+                raise ValueError(f"{found} bytes of numbers in {name}, needs {size}")
             return archive.read(name)
 
     with zipfile.ZipFile(path) as archive:
@@ -155,11 +168,12 @@ def _read_zip(path: Path) -> object:
     folder = min((n for n in names if n.endswith("data.pkl")), key=len).removesuffix("data.pkl")
     if f"{folder}constants.pkl" in names:
         raise pickle.UnpicklingError("it is a program of torch.jit: save its state_dict() alone")
-    big_endian = f"{folder}byteorder" in names and member(f"{folder}byteorder") == b"big"
+    big_endian = f"{folder}byteorder" in names and member(f"{folder}byteorder", None) == b"big"
 
     def find(pid: tuple) -> Storage:
         _, kind, key, _, length = pid
-        return Storage(kind, length, lambda: member(f"{folder}data/{key}"), big_endian)
+        size = length * _item_size(kind)
+        return Storage(kind, length, lambda: member(f"{folder}data/{key}", size), big_endian)
 
     with zipfile.ZipFile(path) as archive, archive.open(f"{folder}data.pkl") as file:
         return TorchUnpickler(file, find).load()

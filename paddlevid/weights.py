@@ -8,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-import safetensors
+import safetensors.numpy
 import yaml
 from numpy.typing import NDArray
 from paddle import nn
-from safetensors.numpy import save_file
 
 from paddlevid import __version__
 from paddlevid.files import read_metadata, whole_file
-from paddlevid.pickles import WeightsError, read_pickle
+from paddlevid.pickles import PickledArray, WeightsError, read_pickle
 from paddlevid.pytorch import TorchTensor, bfloat16_to_float32, is_pytorch, read_pytorch
 
 Weights = dict[str, NDArray]
@@ -97,7 +96,7 @@ def _pick(path: Path, content: object, order: str) -> WeightsFile:
             raise WeightsError(f"{path} is a checkpoint of a run: the weights are in best.pdparams")
         content = {str(key): content[key] for key in content}
         inside = [key for key in _INSIDE if isinstance(content.get(key), Mapping)]
-        if not inside or any(_is_array(value) for value in content.values()):
+        if not inside or not _has_arrays(content[inside[0]]):
             break
         beside += [key for key in content if key != inside[0]]
         content = content[inside[0]]
@@ -106,7 +105,7 @@ def _pick(path: Path, content: object, order: str) -> WeightsFile:
         if isinstance(value, tuple) and len(value) == 2:  # Paddle's (parameter name, array)
             value = value[1]
         if _is_array(value):
-            arrays[key] = value.numpy() if isinstance(value, TorchTensor) else value
+            arrays[key] = value if isinstance(value, np.ndarray) else value.numpy()
         elif key != "StructuredToParameterName@@":  # Paddle's note beside the arrays
             beside.append(key)
     if not arrays:
@@ -122,8 +121,14 @@ def _pick(path: Path, content: object, order: str) -> WeightsFile:
 def _is_array(value: object) -> bool:
     if isinstance(value, tuple) and len(value) == 2:
         value = value[1]
-    return isinstance(value, TorchTensor) or (
-        isinstance(value, np.ndarray) and value.dtype != object
+    return isinstance(value, (TorchTensor, PickledArray, np.ndarray))
+
+
+def _has_arrays(content: Mapping) -> bool:
+    """Whether there are arrays among the values, or in a container of arrays among them."""
+    inside = (content.get(key) for key in _INSIDE)
+    return any(_is_array(value) for value in content.values()) or any(
+        isinstance(part, Mapping) and any(map(_is_array, part.values())) for part in inside
     )
 
 
@@ -147,7 +152,9 @@ def write_weights(path: Path, model: nn.Layer, metadata: Mapping[str, str] | Non
     with whole_file(path) as partial:
         if path.suffix == ".safetensors":
             arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in state.items()}
-            save_file(arrays, partial, {"format": "pd", **(metadata or {})})
+            partial.write_bytes(
+                safetensors.numpy.save(arrays, {"format": "pd", **(metadata or {})})
+            )
         else:
             paddle.save(state, str(partial))
 

@@ -23,6 +23,7 @@ from paddlevid.weights import (
     Weights,
     WeightsError,
     WeightsFile,
+    describe,
     load_weights,
     read_weights,
     write_weights,
@@ -639,3 +640,31 @@ def test_a_network_that_was_written_here_is_read_back(tmp_path):
     write_weights(tmp_path / "a.safetensors", model)
     file = read_weights(tmp_path / "a.safetensors")
     assert_same(convert(tiny("divided"), file, whole=True), random_arrays(model))
+
+
+def test_our_own_file_keeps_the_config_that_it_carries(tmp_path, capsys):
+    config = {"MODEL": {"name": "tsn_r18", "num_classes": 7, "arguments": {"width": 8},
+                        "image_mean": [0.1, 0.2, 0.3]}}  # fmt: skip
+    source, target = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    write_weights(source, tiny("tsn"), describe(config, list("abcdefg")))
+    assert run("tsn_r18", source, target, *WIDTH) == 0
+    assert load_config(target).model.image_mean == (0.1, 0.2, 0.3)
+    assert read_metadata(target)["classes"] == read_metadata(source)["classes"]
+    assert "predict: " in capsys.readouterr().out
+    write_weights(tmp_path / "c.pdparams", tiny("tsn"))
+    assert run("tsn_r18", tmp_path / "c.pdparams", target, *WIDTH, "--overwrite") == 0
+    assert read_metadata(target) == {"format": "pd"}  # nothing is known of its pictures
+    assert "predict: " not in capsys.readouterr().out
+
+
+def test_keras_weights_of_the_chapter_are_converted_with_a_config(tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = {"lstm/lstm_cell/kernel": (6, 16), "lstm/lstm_cell/recurrent_kernel": (4, 16),
+              "lstm/lstm_cell/bias": (16,), "dense/kernel": (4, 8), "dense/bias": (8,),
+              "dense_1/kernel": (8, 5), "dense_1/bias": (5,)}  # fmt: skip
+    np.savez(tmp_path / "k.npz", **{n: rng.random(s, np.float32) for n, s in shapes.items()})
+    target = tmp_path / "b.safetensors"
+    arguments = json.dumps({"features": 6, "hidden": 4, "dense": 8})
+    assert run("cnn_lstm", tmp_path / "k.npz", target, "--arguments", arguments) == 0
+    model = load_config(target).model
+    assert (model.num_classes, model.format, model.image_mean) == (5, "features", (0.5,) * 3)

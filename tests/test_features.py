@@ -424,3 +424,52 @@ def test_a_curve_needs_a_network_that_reads_frame_by_frame(tsn, video, tmp_path,
     with pytest.raises(SystemExit):
         infer.main(["--weights", str(tsn), "--split", "test", "--curve", str(tmp_path)])
     assert "--curve is for predictions" in capsys.readouterr().err
+
+
+def test_lists_are_not_replaced_by_those_of_their_features(listed, tsn, capsys):
+    before = (listed / "train.list").read_text()
+    assert run_tool(listed, listed, "--model", tsn, *FRAMES) == 1
+    assert "holds LIST, which would be overwritten" in capsys.readouterr().err
+    assert (listed / "train.list").read_text() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"\x93NUMPY\x01\x00v\x00{"])
+def test_any_damaged_file_is_a_bad_sample(tmp_path, content):
+    (tmp_path / "a.npy").write_bytes(content)
+    item = FeatureDataset([Sample(tmp_path / "a.npy", 0)], 4).fetch(0)
+    assert item.views is None
+    assert item.problem.startswith(f"{tmp_path / 'a.npy'}: ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["MODEL.format=video"], "'video': cnn_lstm takes features"),
+        (["MODEL.name=tsn_r18", "MODEL.arguments={}"], "tsn_r18 takes clips, not features"),
+        (["TRAIN.cutmix=1.0"], "TRAIN.cutmix cuts frames"),
+    ],
+)
+def test_features_and_clips_are_not_confused(
+    extracted, config, tmp_path, capsys, overrides, message
+):
+    words = [word for override in overrides for word in ("-o", override)]
+    words = ["--config", config, "--data", extracted, "--save_dir", tmp_path / "run", *words]
+    assert train.main([str(word) for word in words]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_inception_has_the_epsilon_and_the_pictures_of_its_weights(tmp_path, monkeypatch):
+    paddle.save(create_trunk("inception_v3").state_dict(), str(tmp_path / "paddle.pdparams"))
+    trunk = load_trunk("inception_v3", tmp_path / "paddle.pdparams")
+    norms = [x for x in trunk.network.sublayers() if isinstance(x, paddle.nn.BatchNorm2D)]
+    assert {norm._epsilon for norm in norms} == {1e-5}
+    assert (trunk.size, trunk.mean) == ((299, 299), (0.485, 0.456, 0.406))
+
+
+@pytest.mark.parametrize("sampling", ["every", "fps", "chapter"])
+def test_clips_of_unlike_length_are_for_recurrent_networks(sampling, config):
+    overrides = ["MODEL.name=tsn_r18", "MODEL.arguments={}", f"MODEL.sampling={sampling}"]
+    built = load_config(config, overrides)
+    with pytest.raises(ConfigError, match="gives clips of unlike length, for lrcn and cnn_lstm al"):
+        build.build_sampler(built, built.train)

@@ -360,6 +360,52 @@ def test_every_damaged_byte_is_noticed_or_harmless(tmp_path, torch_names):
             assert str(error).startswith(str(path))
 
 
+@pytest.mark.parametrize("length", [np.int64(2**62 + 1), -1, 2.0, "24"])
+def test_a_length_that_is_no_length_is_refused(tmp_path, torch_names, length):
+    stored = Stored(numbers())
+    content = {"w": Tensor(stored, 0, (2000,), (1,))}
+
+    def persistent(thing: object) -> object:
+        if isinstance(thing, Stored):
+            return "storage", torch_names("torch", "FloatStorage"), "0", "cpu", length
+        return None
+
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("a/data.pkl", dump(content, torch_names, persistent))
+        archive.writestr("a/data/0", stored.numbers.tobytes())
+    with pytest.raises(WeightsError, match="a.pth is damaged or not a weights file: ."):
+        read_weights(tmp_path / "a.pth")
+
+
+def test_numbers_that_are_packed_are_not_unpacked_beyond_their_length(tmp_path, torch_names):
+    path = save_zip(tmp_path / "a.pth", {"w": tensor(numbers())}, torch_names)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts["archive/data/0"] = b"\0" * 10_000_000
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    with pytest.raises(WeightsError, match="10000000 bytes of numbers in .*, needs 96"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("kind", ["storage", "tensor"])
+def test_what_was_checked_cannot_be_changed_afterwards(tmp_path, kind):
+    text = lambda word: b"X" + struct.pack("<I", len(word)) + word  # noqa: E731
+    storage = b"(" + text(b"storage") + b"ctorch\nFloatStorage\n" + text(b"0") + text(b"cpu")
+    storage += b"K\x04tQ"  # four numbers, by a persistent id
+    head = b"\x80\x02" + storage
+    if kind == "tensor":
+        head = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage
+        head += b"K\x00K\x04\x85K\x01\x85tR"
+    tail = b"}" + text(b"length") + b"K\xffsb."  # BUILD with {"length": 255}
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("a/data.pkl", head + tail)
+        archive.writestr("a/data/0", bytes(16))
+    with pytest.raises(WeightsError, match=f"it wants to change a {kind}"):
+        read_weights(tmp_path / "a.pth")
+
+
 def test_other_files_are_not_taken_for_pytorchs(tmp_path):
     (tmp_path / "a").write_bytes(pickle.dumps({"w": np.ones(2)}))
     np.savez(tmp_path / "b.npz", w=np.ones(2))

@@ -157,8 +157,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         ({}, "a: there are no arrays in it$"),
         ({"epoch": 3}, "a: there are no arrays in it: epoch is a int"),
         ({"w": "text", "v": {}}, "a: there are no arrays in it: w is a str, v is a dict"),
-        ({"w": np.array([None])}, "a: there are no arrays in it: w is a ndarray"),
-        ({"model": {"state_dict": {}}}, "a: there are no arrays in it$"),
+        ({"w": np.array([None])}, "it has an array of 'O8', not of numbers"),
+        ({"w": np.array(["text"])}, "it has an array of 'U4', not of numbers"),
+        ({"model": {"state_dict": {}}}, "a: there are no arrays in it: model is a dict"),
     ],
 )
 def test_content_that_is_no_arrays_is_refused_by_key(tmp_path, content, message):
@@ -182,6 +183,55 @@ def test_arrays_are_found_two_levels_deep(tmp_path):
     file = read_weights(tmp_path / "a")
     assert_same(file.arrays, {"w": np.ones(2)})
     assert file.beside == ["epoch", "best", "version"]
+
+
+def test_an_array_beside_the_weights_does_not_hide_them(tmp_path):
+    content = {"state_dict": {"w": np.ones(2)}, "best_acc1": np.float32(76.0), "m": np.ones(3)}
+    (tmp_path / "a").write_bytes(pickle.dumps(content))
+    file = read_weights(tmp_path / "a")
+    assert_same(file.arrays, {"w": np.ones(2)})
+    assert file.beside == ["best_acc1", "m"]
+
+
+class Calls:
+    """Unpickles as a call of a function with these arguments."""
+
+    def __init__(self, function: object, *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize(
+    "call",
+    [
+        Calls(np.ndarray, (1,), "O", b"A" * 8),
+        Calls(np.dtype, "O"),
+        Calls(np.dtype, [("a", "f4")]),
+        Calls(np._core.multiarray._reconstruct if hasattr(np, "_core") else
+              np.core.multiarray._reconstruct, np.ndarray, (10**12,), b"b"),
+        Calls(tuple, Calls(np.ndarray, (1,), "O", b"A" * 8)),
+    ],
+    ids=["ndarray", "objects", "fields", "huge", "nested"],
+)  # fmt: skip
+def test_numpy_itself_is_not_called_with_what_a_file_says(tmp_path, call, protocol):
+    (tmp_path / "a").write_bytes(pickle.dumps({"w": call}, protocol))
+    with pytest.raises(WeightsError, match="a is damaged or not a"):
+        read_weights(tmp_path / "a")
+
+
+def test_containers_that_hold_themselves_or_each_other_often_are_read(tmp_path):
+    knot: list = []
+    knot.append(knot)
+    bomb: object = np.ones(1)
+    for _ in range(60):
+        bomb = [bomb, bomb]
+    (tmp_path / "a").write_bytes(pickle.dumps({"w": np.ones(2), "knot": knot, "bomb": bomb}))
+    file = read_weights(tmp_path / "a")
+    assert_same(file.arrays, {"w": np.ones(2)})
+    assert file.beside == ["knot", "bomb"]
 
 
 def test_a_network_may_have_a_part_that_is_called_model(tmp_path):

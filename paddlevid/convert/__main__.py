@@ -59,7 +59,18 @@ _PUBLISHED = {
     "tsn": ({"seg_num": 8}, {"short_size": 256, "target_size": 224}, {"seg_num": 25, "crops": 10}),
     "eco": ({"seg_num": 16}, {"short_size": 256, "target_size": 224}, {}),
     "timesformer": ({"sampling": "linspace"}, {"crops": 3}, {}),
-}
+    "lrcn": (
+        {"sampling": "uniform", "seg_num": 10, "fixed_size": [224, 224]},
+        {"target_size": 224},
+        {},
+    ),
+    "cnn": (
+        {"format": "features", "trunk": "inception_v3", "sampling": "uniform", "seg_num": 40,
+         "fixed_size": [299, 299]},
+        {},
+        {},
+    ),
+}  # fmt: skip
 _INTERVALS = {"timesformer_base": 32, "timesformer_hr": 16, "timesformer_large": 4}
 
 
@@ -88,6 +99,7 @@ def convert_file(args: argparse.Namespace) -> None:
     runtime.configure()
     # Paddle is imported here, so that --help answers at once.
     from paddlevid.convert.conversion import convert, count_classes
+    from paddlevid.convert.names import OURS
     from paddlevid.layers.trunks import TRUNKS, create_trunk
     from paddlevid.models import create_model
     from paddlevid.weights import describe, load_weights, read_weights, write_weights
@@ -113,12 +125,15 @@ def convert_file(args: argparse.Namespace) -> None:
         print(line)
     load_weights(model, conversion.weights, args.source)
     metadata = {}
-    if args.model not in TRUNKS:
+    if conversion.project is OURS:  # what it carries already
+        kept = () if args.num_classes else ("config", "classes")
+        metadata = {key: file.metadata[key] for key in kept if key in file.metadata}
+    elif args.model not in TRUNKS:
         config = published_config(args.model, args.arguments, model, conversion.project)
         metadata = describe(config, classes)
     write_weights(args.target, model, metadata)
     print(f"written: {args.target}")
-    if metadata and args.target.suffix == ".safetensors":
+    if "config" in metadata and args.target.suffix == ".safetensors":
         print(f"predict: python infer.py --weights {args.target} VIDEO")
 
 

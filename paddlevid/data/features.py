@@ -99,15 +99,16 @@ class FeatureDataset:
         sample = self.samples[index]
         try:
             array = read_features(sample.path, self.features)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+        except Exception as error:  # whatever a damaged file makes NumPy raise
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return Item(index, problem=f"{sample.path}: {reason}")
         return Item(index, array[None], -1 if sample.label is None else sample.label)
 
 
 def read_features(path: Path, features: int) -> NDArray[np.float32]:
     """(T, D) of an .npy; ValueError for anything else."""
-    array = np.load(path, allow_pickle=False)
+    with open(path, "rb") as file:
+        array = np.load(file, allow_pickle=False)
     if array.ndim != 2 or array.dtype.kind != "f" or not len(array) or array.shape[1] != features:
         raise ValueError(f"needs floats of shape (T, {features}), has {array.dtype} {array.shape}")
     if not np.isfinite(array).all():

@@ -30,9 +30,13 @@ class InceptionV3Trunk(InceptionV3):
 
     def __init__(self) -> None:
         super().__init__(num_classes=0, with_pool=False)
+        self.set_epsilon(1e-3)
+
+    def set_epsilon(self, epsilon: float) -> None:
+        """Of all batch norms: 0.001 of torchvision's and Keras' weights, 0.00001 of Paddle's."""
         for layer in self.sublayers():
             if isinstance(layer, nn.BatchNorm2D):
-                layer._epsilon = 1e-3
+                layer._epsilon = epsilon
 
 
 def create_resnet(depth: int, width: int = 64) -> ResNet:

@@ -175,9 +175,9 @@ def train(args: argparse.Namespace) -> int:
     for note in config.notes:
         print(note)
     with contextlib.ExitStack() as loaders:
-        config = build.note_features(config)
         classes = build.read_classes(config)
         train_loader = loaders.enter_context(build.build_train_loader(config, classes))
+        config = build.note_features(config)
         valid_loader = None
         if config.valid.filelist:
             valid_loader = loaders.enter_context(build.build_test_loader(config, "valid"))

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
     trunk = load_trunk(args.model, args.weights)
     if args.size:
-        trunk = trunk.of_size(tuple(args.size))
+        trunk = replace(trunk, size=tuple(args.size))
     extractor = Extractor(trunk, args.grid, args.device)
     manifest = Manifest(
         trunk.name, trunk.weights, str(args.frames), trunk.size, tuple(trunk.mean),

@@ -160,14 +160,11 @@ def check_inputs(config: Config) -> None:
 def note_features(config: Config) -> Config:
     """The config with the trunk and size of the training list's features, for later predictions.
 
-    Without MODEL.format = "features" the config as it is. Raises ConfigError, naming the fields,
-    where the features were made otherwise than the config says.
+    Without MODEL.format = "features" the config as it is. `build_train_loader` has checked them.
     """
-    check_inputs(config)
     if config.model.format != "features":
         return config
-    _read_split(config, "train")  # says where there is no list
-    manifest = check_features(config, Path(config.train.filelist).parent)
+    manifest = read_manifest(Path(config.train.filelist).parent)
     model = replace(
         config.model,
         trunk=manifest.trunk,
@@ -202,6 +199,7 @@ def check_features(config: Config, folder: Path) -> Manifest:
 def build_train_loader(config: Config, classes: Sequence[str]) -> Loader:
     """The training clips, shuffled and augmented; `classes` are the names of the labels."""
     train = config.train
+    check_inputs(config)
     samples = _read_split(config, "train")
     if config.model.format == "features":
         check_features(config, Path(train.filelist).parent)
@@ -269,9 +267,10 @@ def build_test_loader(config: Config, split: str) -> Loader:
     The training list is read as [TEST] says.
     """
     reader = config.test if split == "train" else getattr(config, split)
+    samples = _read_split(config, split)
     if config.model.format == "features":
         check_features(config, Path(getattr(config, split).filelist).parent)
-    return build_reader(config, reader, _read_split(config, split))
+    return build_reader(config, reader, samples)
 
 
 def build_reader(

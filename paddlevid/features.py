@@ -5,7 +5,7 @@ import queue
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -49,10 +49,6 @@ class Trunk:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def of_size(self, size: tuple[int, int]) -> "Trunk":
-        """The same for frames of another height and width."""
-        return replace(self, size=size)
-
 
 def load_trunk(name: str, weights: Path | None = None) -> Trunk:
     """A trunk of TRUNKS, or that of a TSN which train.py trained.
@@ -79,13 +75,13 @@ def _trained_trunk(file: Path) -> Trunk:
         raise WeightsError(
             f"{file} is no trunk: needs one of {', '.join(TRUNKS)}, or a .safetensors of train.py"
         )
-    model = load_config(file).model
+    config = load_config(file)
+    model = config.model
     network = create_model(model.create_name, num_classes=model.num_classes, **model.arguments)
     if not hasattr(network, "trunk"):
         raise WeightsError(f"{file} is of {model.create_name}, which has no trunk for frames")
     load_weights(network, convert(network, read_weights(file), whole=True).weights, file)
-    infer = load_config(file).infer
-    size = model.fixed_size or (infer.target_size, infer.target_size)
+    size = model.fixed_size or (config.infer.target_size,) * 2
     mean, std = model.image_mean, model.image_std
     return Trunk(model.create_name, network.trunk, _sha256(file), tuple(size), mean, std)
 

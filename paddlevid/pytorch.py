@@ -39,6 +39,11 @@ def bfloat16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
+def _dtype(kind: str) -> np.dtype:
+    """What numbers of a kind are stored as; NumPy knows no bfloat16."""
+    return np.dtype("u2" if kind == "bfloat16" else kind)
+
+
 @dataclass(frozen=True)
 class Storage:
     """A run of numbers in a file."""
@@ -57,7 +62,7 @@ class Storage:
 
     def numbers(self) -> NDArray:
         """All of them: (length,), bfloat16 as float32."""
-        dtype = np.dtype("u2" if self.kind == "bfloat16" else self.kind)
+        dtype = _dtype(self.kind)
         stored = dtype.newbyteorder(">" if self.big_endian else "<")
         data = self.read()
         if len(data) != self.length * dtype.itemsize:
@@ -156,10 +161,10 @@ def read_pytorch(path: Path) -> object:
 
 
 def _read_zip(path: Path) -> object:
-    def member(name: str, size: int | None) -> bytes:
+    def member(name: str, size: int) -> bytes:
         with zipfile.ZipFile(path) as archive:
             found = archive.getinfo(name).file_size
-            if found != (min(found, 8) if size is None else size):  # before it is unpacked
+            if found != size:  # before it is unpacked
                 raise ValueError(f"{found} bytes of numbers in {name}, needs {size}")
             return archive.read(name)
 
@@ -168,11 +173,14 @@ def _read_zip(path: Path) -> object:
     folder = min((n for n in names if n.endswith("data.pkl")), key=len).removesuffix("data.pkl")
     if f"{folder}constants.pkl" in names:
         raise pickle.UnpicklingError("it is a program of torch.jit: save its state_dict() alone")
-    big_endian = f"{folder}byteorder" in names and member(f"{folder}byteorder", None) == b"big"
+    big_endian = False  # older files do not say
+    if f"{folder}byteorder" in names:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{folder}byteorder") as file:
+            big_endian = file.read(8) == b"big"
 
     def find(pid: tuple) -> Storage:
         _, kind, key, _, length = pid
-        size = length * _item_size(kind)
+        size = length * _dtype(kind).itemsize
         return Storage(kind, length, lambda: member(f"{folder}data/{key}", size), big_endian)
 
     with zipfile.ZipFile(path) as archive, archive.open(f"{folder}data.pkl") as file:
@@ -189,7 +197,7 @@ def _read_sequence(path: Path) -> object:
         if view is not None:
             raise pickle.UnpicklingError("views of storages are not known")
         kinds[key] = kind
-        size = length * _item_size(kind)
+        size = length * _dtype(kind).itemsize
         return Storage(kind, length, lambda: _part(path, places[key], size))
 
     with open(path, "rb") as file:
@@ -199,7 +207,7 @@ def _read_sequence(path: Path) -> object:
         for key in ArrayUnpickler(file).load():
             (length,) = struct.unpack("<q", file.read(8))
             places[key] = file.tell()
-            file.seek(length * _item_size(kinds[key]), 1)
+            file.seek(length * _dtype(kinds[key]).itemsize, 1)
     return content
 
 
@@ -211,7 +219,7 @@ def _read_tar(path: Path) -> object:
         for _ in range(TorchUnpickler(storages).load()):
             key, _, kind = TorchUnpickler(storages).load()
             (length,) = struct.unpack("<q", storages.read(8))
-            data = storages.read(length * _item_size(kind))
+            data = storages.read(length * _dtype(kind).itemsize)
             found[key] = Storage(kind, length, lambda data=data: data)
         if TorchUnpickler(storages).load():
             raise pickle.UnpicklingError("views of storages are not known")
@@ -223,11 +231,6 @@ def _read_tar(path: Path) -> object:
             shape, strides, offset = numbers[:ndim], numbers[ndim:-1], numbers[-1]
             found[key] = _rebuild(found[storage], offset, shape, strides)
         return TorchUnpickler(archive.extractfile("pickle"), lambda key: found[int(key)]).load()
-
-
-def _item_size(kind: str) -> int:
-    """Bytes of a number."""
-    return 2 if kind == "bfloat16" else np.dtype(kind).itemsize
 
 
 def _part(path: Path, place: int, size: int) -> bytes:

@@ -203,6 +203,7 @@ def train(args: argparse.Namespace) -> int:
             ema=config.train.ema,
             frozen=frozen,
             amp=config.train.amp,
+            frame_labels=config.train.frame_labels,
             early_stop=config.train.early_stop,
             keep_checkpoints=config.train.keep_checkpoints,
             seed=config.train.seed,

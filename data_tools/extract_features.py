@@ -14,6 +14,7 @@ from paddlevid import runtime
 from paddlevid.data.dataset import ListError, Sample, read_list
 from paddlevid.data.features import MANIFEST, Manifest, read_manifest
 from paddlevid.data.sample import FRAME_KINDS, FrameSampler
+from paddlevid.data.scenes import check_scenedetect
 from paddlevid.files import write_whole
 from paddlevid.flags import Parser, at_least, describe
 
@@ -57,7 +58,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--frames", type=frame_sampler, default=FrameSampler("uniform", 40), metavar="KIND:N",
         help="uniform:40 (default): evenly, the first and the last included; chapter:40: the "
-        "book's rule; end:N: back from the end; every:N-th; fps:N a second",
+        "book's rule; end:N: back from the end; every:N-th; fps:N a second; scenes:N of each scene",
     )  # fmt: skip
     parser.add_argument(
         "--grid", type=at_least(1), default=1, metavar="G",
@@ -92,6 +93,8 @@ def npy_of(sample: Sample, list_file: Path) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Extract; -> exit code, 1 when a clip could not be read."""
+    if args.frames.kind == "scenes":
+        check_scenedetect()
     lists = {path: read_list(path) for path in find_lists(args.source)}
     if any(path.parent.resolve() == args.target.resolve() for path in lists):
         raise ValueError(

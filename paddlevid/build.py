@@ -37,6 +37,7 @@ from paddlevid.data.sample import (
     Sampler,
     SegmentSampler,
 )
+from paddlevid.data.scenes import check_scenedetect
 from paddlevid.data.transform import (
     CenterCrop,
     ColorJitter,
@@ -52,7 +53,7 @@ from paddlevid.data.transform import (
     UniformCrop,
 )
 from paddlevid.files import read_metadata
-from paddlevid.losses import WeightedCrossEntropy
+from paddlevid.losses import CrossEntropy
 from paddlevid.models import create_model
 from paddlevid.optim import Schedule, create_optimizer, group_parameters
 from paddlevid.weights import download, load_weights, read_weights
@@ -69,11 +70,13 @@ def build_sampler(config: Config, section: TrainConfig | ReaderConfig) -> Sample
     if model.sampling == "linspace":
         return LinspaceSampler(seg_num * model.seglen, model.interval, model.target_fps)
     recurrent = model.name.startswith(("lrcn", "cnn_lstm"))
-    if model.sampling in ("chapter", "every", "fps") and not recurrent:
+    if model.sampling in ("chapter", "every", "fps", "scenes") and not recurrent:
         raise ConfigError(
             f"MODEL.sampling = {model.sampling!r} gives clips of unlike length, for lrcn and "
             "cnn_lstm alone: take 'uniform'"
         )
+    if model.sampling == "scenes":
+        check_scenedetect()
     if model.sampling in FRAME_KINDS:
         numbers = {"every": model.interval, "fps": model.target_fps}
         return FrameSampler(model.sampling, numbers.get(model.sampling, seg_num))
@@ -322,6 +325,11 @@ def build_model(
     )
     if model_config.arguments.get("in_channels", 3) != 3:
         raise ConfigError("MODEL.arguments in_channels: the reader gives RGB frames, so it needs 3")
+    if config.train.frame_labels and not hasattr(model, "frame_logits"):
+        raise ConfigError(
+            f"TRAIN.frame_labels: {model_config.create_name} says nothing of single frames; lrcn "
+            "and cnn_lstm do"
+        )
     if fresh:
         return model, []
     if model_config.pretrained and not pretrain:
@@ -361,11 +369,11 @@ def build_loss(config: Config, dataset: VideoDataset | None = None) -> nn.Layer:
     """
     train = config.train
     if dataset is None or train.balance != "loss":
-        return nn.CrossEntropyLoss(label_smoothing=train.label_smoothing)
+        return CrossEntropy(label_smoothing=train.label_smoothing)
     labels = read_labels(dataset)
     counts = np.bincount(labels[labels >= 0], minlength=config.model.num_classes)
     weights = counts.sum() / np.maximum(counts, 1) / max(np.count_nonzero(counts), 1)
-    return WeightedCrossEntropy(weights.tolist(), train.label_smoothing)
+    return CrossEntropy(weights.tolist(), train.label_smoothing)
 
 
 def freeze_trunk(config: Config, model: nn.Layer) -> list[nn.Layer]:

@@ -59,7 +59,8 @@ class ModelConfig:
     seg_num: int = 3  # S, segments of a video (dense, linspace: frames of the clip, with seglen 1)
     seglen: int = 1  # consecutive frames from each segment
     # or "book" (its own rule), "dense" (a window of frames), "linspace" (one of a fixed duration);
-    # of the whole video "uniform", "end", "chapter" (seg_num frames), "every", "fps" (any number)
+    # of the whole video "uniform", "end", "chapter" (seg_num frames), "every", "fps" (any number),
+    # "scenes" (seg_num of each scene)
     sampling: str = "segments"
     interval: int = 1  # dense, linspace, every: every interval-th frame
     target_fps: float = 30.0  # linspace: the rate for which interval is meant; fps: the rate itself
@@ -169,6 +170,7 @@ class TrainConfig:
     clip_norm: float = 0.0  # largest global norm of the gradients; 0 = no limit
     clip_value: float = 0.0  # then the largest size of each; 0 = no limit
     label_smoothing: float = 0.0
+    frame_labels: bool = False  # lrcn, cnn_lstm: the label is that of every frame, not of the last
     amp: bool = False  # automatic mixed precision, on a GPU
     # the run
     use_gpu: bool = True  # where there is one

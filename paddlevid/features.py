@@ -22,8 +22,9 @@ from paddlevid.convert.names import IMAGENET, OURS
 from paddlevid.data.dataset import Sample
 from paddlevid.data.decode import DecodeError, iterate_chosen
 from paddlevid.data.sample import FrameSampler
+from paddlevid.data.scenes import with_scenes
 from paddlevid.files import whole_file
-from paddlevid.layers.recurrent import seen
+from paddlevid.layers.recurrent import seen_frames
 from paddlevid.layers.time import fold_time, unfold_time
 from paddlevid.layers.trunks import (
     TRUNKS,
@@ -122,7 +123,7 @@ class WithTrunk(nn.Layer):
 
     def _features(self, clip: Tensor) -> Tensor:
         features = unfold_time(self.trunk(fold_time(clip)), clip.shape[2])
-        return features * seen(clip, time_axis=2).unsqueeze(2).astype(features.dtype)
+        return features * seen_frames(clip).unsqueeze(2).astype(features.dtype)
 
 
 class Extractor:
@@ -253,8 +254,9 @@ class _Reader:
         for clip in self._clips:
             problem = ""
             try:
+                sampler = with_scenes(self._sampler, clip.sample.path)
                 for frame in iterate_chosen(
-                    clip.sample.path, lambda n, fps: self._sampler(n, None, 0.5, fps)
+                    clip.sample.path, lambda n, fps, sampler=sampler: sampler(n, None, 0.5, fps)
                 ):
                     self._put((clip, cv2.resize(frame, (width, height)), ""))
                     if self._stop.is_set():

@@ -13,6 +13,7 @@ from paddle import nn
 from paddlevid.data.dataset import ListError, Sample, read_list
 from paddlevid.data.decode import VIDEO_SUFFIXES, frame_files, is_pickled, is_video
 from paddlevid.data.loader import Batch, Loader
+from paddlevid.layers.recurrent import seen_frames
 from paddlevid.metrics import score_views
 
 
@@ -54,11 +55,10 @@ def predict(model: nn.Layer, loader: Loader, of_frames: bool = False) -> Iterato
 
 def _curves(model: nn.Layer, batch: Batch) -> list[NDArray[np.float32]]:
     """(T, K) for each clip, without the frames that pad it."""
-    logits = model.frame_logits(paddle.to_tensor(batch.clips)).astype("float32")
-    time_axis = 1 if batch.clips.ndim == 3 else 2
-    others = tuple(axis for axis in range(1, batch.clips.ndim) if axis != time_axis)
-    seen = (batch.clips != 0).any(axis=others)  # (N, T)
-    return [curve[mask] for curve, mask in zip(F.softmax(logits).numpy(), seen, strict=True)]
+    clips = paddle.to_tensor(batch.clips)
+    curves = F.softmax(model.frame_logits(clips).astype("float32")).numpy()
+    seen = seen_frames(clips).numpy()
+    return [curve[mask] for curve, mask in zip(curves, seen, strict=True)]
 
 
 def _unreadable(

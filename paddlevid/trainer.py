@@ -25,6 +25,7 @@ from paddlevid.checkpoint import (
 from paddlevid.dashboard import Dashboard
 from paddlevid.data.loader import Batch, Loader
 from paddlevid.data.mix import Mix
+from paddlevid.layers.recurrent import seen_frames
 from paddlevid.metrics import Evaluation, num_hits, score_views
 from paddlevid.optim import Schedule, WeightAverage, clip_gradients
 from paddlevid.weights import describe, load_weights, write_weights
@@ -54,10 +55,13 @@ def train_step(
     clip_value: float = 0.0,
     mix: Mix = Mix(),  # noqa: B008  it is frozen
     rng: np.random.Generator | None = None,
+    frame_labels: bool = False,
 ) -> StepResult:
     """One step on several batches whose gradients add up to those of one large batch.
 
     `rng` is for `mix`, which does nothing unless asked. Hits are of a clip's own label.
+    `frame_labels`: the loss is of what the network says after each frame, for one with
+    `frame_logits`; hits are of what it says after the last.
 
     Raises FloatingPointError, before the weights change, when the loss is not finite.
     """
@@ -66,14 +70,18 @@ def train_step(
         mixed = mix(batch.clips, batch.labels, rng)
         labels, partners = paddle.to_tensor(mixed.labels), paddle.to_tensor(mixed.partners)
         with paddle.amp.auto_cast(enable=scaler.is_enable()):
-            logits = model(paddle.to_tensor(mixed.clips))
-            loss = loss_fn(logits, labels)
+            clips, mask = paddle.to_tensor(mixed.clips), ()
+            if frame_labels:
+                logits, mask = model.frame_logits(clips), (seen_frames(clips),)
+            else:
+                logits = model(clips)
+            loss = loss_fn(logits, labels, *mask)
             if mixed.share < 1:
-                loss = mixed.share * loss + (1 - mixed.share) * loss_fn(logits, partners)
+                loss = mixed.share * loss + (1 - mixed.share) * loss_fn(logits, partners, *mask)
             loss = loss * (len(batch.labels) / result.num_clips)
         scaler.scale(loss).backward()
         result.loss += loss.item()  # waits for the device
-        scores = logits.detach().astype("float32").numpy()
+        scores = (logits[:, -1] if frame_labels else logits).detach().astype("float32").numpy()
         result.hits1 += num_hits(scores, batch.labels, 1)
         result.hits5 += num_hits(scores, batch.labels, 5)
     if not np.isfinite(result.loss):
@@ -142,6 +150,7 @@ class Settings:
     ema: float = 0.0  # decay of the average of the weights that is evaluated and kept; 0 = off
     frozen: Sequence[nn.Layer] = ()  # layers that stay in evaluation mode
     amp: bool = False
+    frame_labels: bool = False  # every frame of a clip has its label
     early_stop: int = 0  # epochs without a better validation result; 0 = never
     keep_checkpoints: int = 2
     seed: int = 0
@@ -242,7 +251,7 @@ def fit(
                     result = train_step(
                         model, loss_fn, optimizer, scaler, group,
                         settings.clip_norm, settings.clip_value,
-                        settings.mix, np.random.default_rng(seed),
+                        settings.mix, np.random.default_rng(seed), settings.frame_labels,
                     )  # fmt: skip
                 except FloatingPointError as error:
                     raise FloatingPointError(

@@ -79,6 +79,22 @@ def test_the_last_of_the_frames_logits_are_the_clips():
     np.testing.assert_allclose(curve[:, 2], logits(model, clip[:, :3]), atol=1e-6)
 
 
+def test_asked_to_it_averages_the_probabilities_of_the_frames_seen():
+    model, clip = small(average=True), features(2, 7, 6)
+    clip[1, 5:] = 0
+    model.eval()
+    curve = np.exp(model.frame_logits(paddle.to_tensor(clip)).numpy().astype(np.float64))
+    curve /= curve.sum(axis=2, keepdims=True)
+    expected = np.log([curve[0].mean(axis=0), curve[1, :5].mean(axis=0)])
+    np.testing.assert_allclose(logits(model, clip), expected, atol=1e-5)
+    np.testing.assert_allclose(logits(model, clip[1:, :5]), expected[1:], atol=1e-5)
+
+
+def test_a_clip_without_a_frame_has_finite_logits():
+    for average in (False, True):
+        assert np.isfinite(logits(small(average=average), np.zeros((1, 3, 6), np.float32))).all()
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("more", [{}, {"num_layers": 2, "bidirectional": True}, {"k1": 2, "k2": 3}])
 def test_every_parameter_gets_a_gradient(cell, more):

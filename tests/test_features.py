@@ -379,6 +379,19 @@ def test_a_network_learns_from_features_and_predicts_videos_with_its_trunk(
     assert cv2.imread(str(tmp_path / "curves" / "001_test 0.png")).shape[1] > 500
 
 
+def test_training_gives_every_frame_its_clips_label_when_asked(extracted, config, tmp_path):
+    losses = {}
+    for frames in (True, False):
+        folder = tmp_path / f"{frames}"
+        words = ["--config", config, "--data", extracted, "--save_dir", folder, "--epoch", 1,
+                 "-o", f"TRAIN.frame_labels={frames}"]  # fmt: skip
+        assert train.main([str(word) for word in words]) == 0
+        losses[frames] = [
+            line for line in (folder / "metrics.csv").read_text().splitlines() if "loss" in line
+        ]
+    assert losses[True] != losses[False]
+
+
 def test_a_video_needs_the_trunk_of_the_features(extracted, listed, config, tmp_path, capsys, tsn):
     folder = tmp_path / "run"
     words = ["--config", config, "--data", extracted, "--save_dir", folder, "--epoch", 1]
@@ -467,7 +480,7 @@ def test_inception_has_the_epsilon_and_the_pictures_of_its_weights(tmp_path, mon
     assert (trunk.size, trunk.mean) == ((299, 299), (0.485, 0.456, 0.406))
 
 
-@pytest.mark.parametrize("sampling", ["every", "fps", "chapter"])
+@pytest.mark.parametrize("sampling", ["every", "fps", "chapter", "scenes"])
 def test_clips_of_unlike_length_are_for_recurrent_networks(sampling, config):
     overrides = ["MODEL.name=tsn_r18", "MODEL.arguments={}", f"MODEL.sampling={sampling}"]
     built = load_config(config, overrides)

@@ -6,7 +6,7 @@ import pytest
 from paddle import nn
 from sklearn.metrics import log_loss
 
-from paddlevid.losses import WeightedCrossEntropy
+from paddlevid.losses import CrossEntropy
 
 WEIGHTS = (0.5, 2.0, 1.0, 0.0)
 LABELS = np.array([0, 1, 1, 2, 0, 3, 2])
@@ -25,7 +25,7 @@ def by_hand(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> float:
 
 
 def loss_of(logits: np.ndarray, labels: np.ndarray, weights=WEIGHTS, smoothing=0.0) -> float:
-    loss = WeightedCrossEntropy(weights, smoothing)
+    loss = CrossEntropy(weights, smoothing)
     return loss(paddle.to_tensor(logits), paddle.to_tensor(labels)).item()
 
 
@@ -55,7 +55,7 @@ def test_equal_weights_give_the_plain_cross_entropy(smoothing):
 
 @pytest.mark.parametrize("sizes", [(3, 4), (1, 5, 1)])
 def test_small_batches_add_up_to_the_large_one(sizes):
-    loss, cuts = WeightedCrossEntropy(WEIGHTS, 0.1), np.cumsum((0, *sizes))
+    loss, cuts = CrossEntropy(WEIGHTS, 0.1), np.cumsum((0, *sizes))
     sums, gradients = [], []
     for spans in (zip(cuts[:-1], cuts[1:], strict=True), [(0, len(LABELS))]):
         logits, total = paddle.to_tensor(logits_of(), stop_gradient=False), 0.0
@@ -71,10 +71,24 @@ def test_small_batches_add_up_to_the_large_one(sizes):
 
 def test_a_class_of_weight_zero_leaves_no_gradient():
     logits = paddle.to_tensor(logits_of(), stop_gradient=False)
-    WeightedCrossEntropy(WEIGHTS)(logits, paddle.to_tensor(LABELS)).backward()
+    CrossEntropy(WEIGHTS)(logits, paddle.to_tensor(LABELS)).backward()
     touched = np.abs(logits.grad.numpy()).max(axis=1) > 1e-4
     assert touched.tolist() == (LABELS != 3).tolist()
 
 
 def test_the_weights_of_the_classes_are_not_trained():
-    assert WeightedCrossEntropy(WEIGHTS).parameters() == []
+    assert CrossEntropy(WEIGHTS).parameters() == []
+
+
+def test_frames_have_their_clips_label_and_a_clip_counts_as_the_mean_of_those_seen():
+    logits = np.random.default_rng(1).normal(0, 2, (3, 4, len(WEIGHTS))).astype(np.float32)
+    seen, labels = np.array([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 1, 0]], bool), np.array([0, 1, 2])
+    expected = np.mean(
+        [
+            by_hand(logits[n][seen[n]], np.full(seen[n].sum(), labels[n]), 0.1)
+            for n in range(len(labels))
+        ]
+    )
+    loss = CrossEntropy(WEIGHTS, 0.1)
+    got = loss(paddle.to_tensor(logits), paddle.to_tensor(labels), paddle.to_tensor(seen))
+    assert got.item() == pytest.approx(expected, rel=1e-5)

@@ -88,6 +88,14 @@ def test_the_last_of_the_frames_logits_are_the_clips():
     np.testing.assert_allclose(curve[:, 1], model(clip[:, :, :2]).numpy(), atol=1e-6)
 
 
+def test_asked_to_it_averages_the_probabilities_of_its_frames():
+    model = small(average=True)
+    model.eval()
+    clip = clips(2, 3, 4, 32, 32)
+    expected = paddle.nn.functional.softmax(model.frame_logits(clip)).mean(axis=1).log()
+    np.testing.assert_allclose(model(clip).numpy(), expected.numpy(), atol=1e-5)
+
+
 def test_there_is_no_activation_behind_the_linear_layer_unless_asked():
     for relu in (False, True):
         model = small(relu=relu)

@@ -101,6 +101,7 @@ KEYS: dict[str, tuple] = {
     "TRAIN.clip_norm": ([], 0.01),
     "TRAIN.clip_value": ([], 0.001),
     "TRAIN.label_smoothing": ([], 0.2),
+    "TRAIN.frame_labels": ([], True, "error"),
     "TRAIN.amp": ([], True, "error"),
     "TRAIN.use_gpu": ([], False, "device"),
     "TRAIN.seed": ([], 7),

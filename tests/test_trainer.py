@@ -13,6 +13,7 @@ from paddlevid.checkpoint import load_checkpoint
 from paddlevid.data.dataset import Item
 from paddlevid.data.loader import BadSamplesError, Batch, Loader
 from paddlevid.data.mix import Mix
+from paddlevid.losses import CrossEntropy
 from paddlevid.optim import Schedule, WeightAverage, create_optimizer, group_parameters
 from paddlevid.trainer import Interrupted, Settings, evaluate, fit, train_step
 from paddlevid.weights import WeightsError, read_weights
@@ -444,6 +445,35 @@ def test_each_of_several_batches_is_mixed_by_draws_of_its_own():
     expected = [mix(batch.clips, batch.labels, rng).clips for _ in range(2)]
     np.testing.assert_array_equal(seen, expected)
     assert (seen[0] != seen[1]).any()
+
+
+class Counting(nn.Layer):
+    """A running sum over the frames of (N, T, 3), through a linear layer."""
+
+    classifier = "fc"
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+
+    def frame_logits(self, clips):
+        return self.fc(clips.cumsum(axis=1))
+
+
+def test_with_frame_labels_every_frame_that_is_seen_has_its_clips_label():
+    paddle.seed(0)
+    model = Counting()
+    rng = np.random.default_rng(0)
+    clips, labels = rng.normal(size=(4, 5, 3)).astype(np.float32), np.array([0, 1, 2, 1])
+    clips[2, 3:] = 0
+    logits = model.frame_logits(paddle.to_tensor(clips)).numpy().astype(np.float64)
+    lengths = [5, 5, 3, 5]
+    own = [loss_by_hand(logits[n, :t], [labels[n]] * t) for n, t in enumerate(lengths)]
+    optimizer = create_optimizer("momentum", group_parameters(model))
+    batch = Batch(clips, labels, np.arange(4))
+    result = train_step(model, CrossEntropy(), optimizer, no_amp(), [batch], frame_labels=True)
+    assert result.loss == pytest.approx(np.mean(own), rel=1e-5)
+    assert result.hits1 == (logits[:, -1].argmax(axis=1) == labels).sum()
 
 
 def test_without_mixing_a_step_is_the_plain_one():

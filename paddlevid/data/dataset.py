@@ -22,6 +22,7 @@ from paddlevid.data.decode import (
     read_pickled_clip,
 )
 from paddlevid.data.sample import Sampler
+from paddlevid.data.scenes import with_scenes
 from paddlevid.data.transform import Compose, RandomFlip
 
 
@@ -221,17 +222,18 @@ class VideoDataset:
         transform = self.transform.without(RandomFlip) if label in self.no_flip else self.transform
         seed = [self.seed, epoch, index]
         views = []
+        sampler = with_scenes(self.sampler, sample.path)
         for phase in (np.arange(self.num_clips) + 0.5) / self.num_clips:
-            choose = functools.partial(self._choose, seed, phase)
+            choose = functools.partial(self._choose, sampler, seed, phase)
             frames = self.decoder(sample.path, choose)
             views.append(transform(frames, np.random.default_rng([*seed, 1])))
         return np.concatenate(views), -1 if label is None else label
 
     def _choose(
-        self, seed: list[int], phase: float, num_frames: int, fps: float
+        self, sampler: Sampler, seed: list[int], phase: float, num_frames: int, fps: float
     ) -> NDArray[np.int64]:
         rng = np.random.default_rng([*seed, 0]) if self.train else None
-        return self.sampler(num_frames, rng, phase, fps)
+        return sampler(num_frames, rng, phase, fps)
 
     def _check_label(self, sample: Sample, label: int | None) -> None:
         if self.num_classes is None:

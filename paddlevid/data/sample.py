@@ -6,6 +6,8 @@ the span left open: 0.5 is the centre, and several clips of one video take sever
 is the video's rate, 0 where it is not known.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,6 +127,13 @@ def chapter_indices(num_frames: int, num_wanted: int) -> Indices:
     return np.arange(0, num_frames, max(1, num_frames // num_wanted))[:num_wanted]
 
 
+def scene_indices(num_frames: int, cuts: Sequence[int], num_wanted: int) -> Indices:
+    """Evenly over each scene; `cuts` are the first frames of all but the first: -> (S * N,)"""
+    bounds = [0, *(cut for cut in cuts if cut < num_frames), num_frames]
+    scenes = itertools.pairwise(bounds)
+    return np.concatenate([a + uniform_indices(b - a, num_wanted) for a, b in scenes])
+
+
 def rate_indices(num_frames: int, fps: float, wanted_fps: float) -> Indices:
     """As many frames a second as wanted; all where the video has fewer or does not say: -> (T,)"""
     step = max(fps / wanted_fps, 1) if fps else 1
@@ -204,11 +213,14 @@ class FrameSampler:
 
     Args:
         kind: "uniform", "end", "chapter": `number` frames by the functions of these names;
-            "every": every `number`-th frame; "fps": `number` frames a second.
+            "scenes": so many of each scene; "every": every `number`-th frame; "fps": `number`
+            frames a second.
+        cuts: "scenes": the first frame of each scene but the first; see paddlevid.data.scenes.
     """
 
     kind: str
     number: float
+    cuts: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.number:g}"
@@ -223,10 +235,12 @@ class FrameSampler:
             return rate_indices(num_frames, fps, self.number)
         if self.kind == "every":
             return np.arange(0, num_frames, int(self.number))
+        if self.kind == "scenes":
+            return scene_indices(num_frames, self.cuts, int(self.number))
         choose = {"uniform": uniform_indices, "end": end_indices, "chapter": chapter_indices}
         return choose[self.kind](num_frames, int(self.number))
 
 
-FRAME_KINDS = ("uniform", "end", "chapter", "every", "fps")
+FRAME_KINDS = ("uniform", "end", "chapter", "every", "fps", "scenes")
 
 Sampler = SegmentSampler | BookSampler | DenseSampler | LinspaceSampler | FrameSampler

@@ -121,10 +121,20 @@ class Recurrent(nn.Layer):
         return ((1 - z) * paddle.tanh(x_n + F.sigmoid(x_r + h_r) * h_n) + z * h,)
 
 
-def seen(steps: Tensor, time_axis: int = 1) -> Tensor:
-    """(N, T, ...), or with the time elsewhere -> (N, T), False where all numbers of a step are 0"""
-    others = [axis for axis in range(1, steps.ndim) if axis != time_axis]
-    return (steps != 0).any(axis=others)
+def seen_frames(clips: Tensor) -> Tensor:
+    """(N, T, D) or (N, C, T, H, W) -> (N, T), False where all numbers of a frame are 0"""
+    return (clips != 0).any(axis=[1, 3, 4] if clips.ndim == 5 else [2])
+
+
+def average_over_frames(logits: Tensor, seen: Tensor) -> Tensor:
+    """The mean probabilities of the frames seen, as logits: (N, T, K), (N, T) -> (N, K)
+
+    What the frames of a clip say together, in Donahue et al. 2015 (section 4).
+    """
+    share = seen.astype("float32")
+    unseen = (1 - share).unsqueeze(2) * -1e9
+    logs = F.log_softmax(logits.astype("float32")) + unseen
+    return paddle.logsumexp(logs, axis=1) - paddle.log(share.sum(axis=1, keepdim=True).clip(min=1))
 
 
 def _keep(layer: nn.Layer, dropout: float, shape: list[int], like: Tensor) -> Tensor | float:

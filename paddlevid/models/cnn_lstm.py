@@ -7,7 +7,7 @@ chapter's network in Keras, layer by layer.
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from paddlevid.layers.recurrent import RecurrentStack, seen
+from paddlevid.layers.recurrent import RecurrentStack, average_over_frames, seen_frames
 
 
 class CNNLSTM(nn.Layer):
@@ -27,6 +27,7 @@ class CNNLSTM(nn.Layer):
         recurrent_dropout: likewise, of the state.
         dense: numbers of the dense layer.
         dense_dropout: behind it.
+        average: average what it says after each frame, instead of what it says after the last.
         k1, k2: truncated back-propagation: every k1 steps the gradient goes k2 steps back; 0: all.
     """
 
@@ -45,6 +46,7 @@ class CNNLSTM(nn.Layer):
         recurrent_dropout: float = 0.5,
         dense: int = 256,
         dense_dropout: float = 0.5,
+        average: bool = False,
         k1: int = 0,
         k2: int = 0,
     ) -> None:
@@ -58,6 +60,7 @@ class CNNLSTM(nn.Layer):
             features, hidden, cell, num_layers, bidirectional, (k1, k2),
             dropout=dropout, recurrent_dropout=recurrent_dropout,
         )  # fmt: skip
+        self.average = average
         self.dense = nn.Linear(self.recurrent.c_out, dense)
         self.dropout = nn.Dropout(dense_dropout)
         self.fc = nn.Linear(dense, num_classes)
@@ -67,12 +70,15 @@ class CNNLSTM(nn.Layer):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, T, D) -> (N, K) logits, for any T"""
-        _, last = self.recurrent(features, seen(features))
+        seen = seen_frames(features)
+        states, last = self.recurrent(features, seen)
+        if self.average:
+            return average_over_frames(self._classify(states), seen)
         return self._classify(last)
 
     def frame_logits(self, features: Tensor) -> Tensor:
         """What it would say of the clip up to each frame: (N, T, D) -> (N, T, K)"""
-        states, _ = self.recurrent(features, seen(features))
+        states, _ = self.recurrent(features, seen_frames(features))
         return self._classify(states)
 
     def _classify(self, states: Tensor) -> Tensor:

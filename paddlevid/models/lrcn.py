@@ -9,7 +9,7 @@ import paddle.nn.functional as F
 from numpy.typing import NDArray
 from paddle import Tensor, nn
 
-from paddlevid.layers.recurrent import RecurrentStack, seen
+from paddlevid.layers.recurrent import RecurrentStack, average_over_frames, seen_frames
 from paddlevid.layers.time import fold_time, unfold_time
 from paddlevid.layers.trunks import (
     blocks_of,
@@ -42,6 +42,8 @@ class LRCN(nn.Layer):
         dropout: behind the linear layer, and of the recurrent layers' input.
         recurrent_dropout: of their state.
         bias_init: of their gates; 1 as published.
+        average: average what it says after each frame, as in the paper, instead of what it says
+            after the last.
         k1, k2: truncated back-propagation: every k1 steps the gradient goes k2 steps back; 0: all.
     """
 
@@ -64,6 +66,7 @@ class LRCN(nn.Layer):
         dropout: float = 0.5,
         recurrent_dropout: float = 0.5,
         bias_init: float = 1.0,
+        average: bool = False,
         k1: int = 0,
         k2: int = 0,
     ) -> None:
@@ -76,7 +79,7 @@ class LRCN(nn.Layer):
         if not depth and width != 64:
             raise ValueError(f"width = {width}: VGG16 has only one, 64; take lrcn_r18 or lrcn_r34")
         self.trunk = create_resnet(depth, width) if depth else create_trunk("vgg16")
-        self.depth, self.grid, self.relu = depth, grid, relu
+        self.depth, self.grid, self.relu, self.average = depth, grid, relu, average
         self.reduce = nn.Linear(num_features(self.trunk) * grid**2, reduced)
         self.dropout = nn.Dropout(dropout)
         self.recurrent = RecurrentStack(
@@ -97,7 +100,9 @@ class LRCN(nn.Layer):
 
     def forward(self, clip: Tensor) -> Tensor:
         """(N, 3, T, H, W) -> (N, K) logits, for any T, and H and W of 32 pixels at least"""
-        _, last = self._states(clip)
+        states, last = self._states(clip)
+        if self.average:
+            return average_over_frames(self.fc(states), seen_frames(clip))
         return self.fc(last)
 
     def frame_logits(self, clip: Tensor) -> Tensor:
@@ -111,7 +116,7 @@ class LRCN(nn.Layer):
             maps = F.adaptive_avg_pool2d(maps, self.grid)
         steps = self.reduce(maps.flatten(1))
         steps = unfold_time(self.dropout(F.relu(steps) if self.relu else steps), clip.shape[2])
-        return self.recurrent(steps, seen(clip, time_axis=2))
+        return self.recurrent(steps, seen_frames(clip))
 
     @property
     def imagenet_weights(self) -> tuple[str, str]:

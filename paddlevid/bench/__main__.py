@@ -30,20 +30,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = Parser(
         prog="python -m paddlevid.bench",
-        description="train: a training step; infer: a batch through the network; read: clips from "
-        "video files through the loader; prepare: frames from videos to JPEG files, beside the "
-        "book's loop. Random weights and made-up videos: only the time counts.",
+        description="train: a training step; infer: a batch through the network; extract: "
+        "features of frames through a trunk; read: clips from video files through the loader; "
+        "prepare: frames from videos to JPEG files, beside the book's loop. Random weights and "
+        "made-up videos: only the time counts.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     positive = at_least(1)
     parser.add_argument("what", choices=list(BENCHES))
-    parser.add_argument("--model", default="tsn_r50", help="train, infer: of create_model")
+    parser.add_argument(
+        "--model", default="tsn_r50", help="train, infer: of create_model; extract: a trunk"
+    )
     parser.add_argument(
         "--arguments", type=dictionary, default={}, metavar="JSON",
         help='train, infer: more arguments of create_model, e.g. {"width": 16}',
     )  # fmt: skip
     parser.add_argument(
-        "--clips", type=positive, default=4, help="clips in a batch; prepare: videos"
+        "--clips",
+        type=positive,
+        default=4,
+        help="clips in a batch; extract: frames in a batch; prepare: videos",
     )
     parser.add_argument(
         "--frames", type=positive, default=3, help="T of a clip; prepare: of a video"
@@ -57,15 +63,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=at_least(0), default=1, help="read, prepare: processes; read: 0 = none"
     )
-    parser.add_argument("--videos", type=Path, help="read, prepare: a folder of real videos to use")
-    parser.add_argument("--device", default="cpu", help="train, infer: cpu or gpu")
+    parser.add_argument(
+        "--videos", type=Path,
+        help="read, prepare: a folder of real videos to use; extract: of videos whose frames it "
+        "reads, all of them, once",
+    )  # fmt: skip
+    parser.add_argument("--device", default="cpu", help="train, infer, extract: cpu or gpu")
+    parser.add_argument(
+        "--torch", action="store_true",
+        help="train, infer, extract: PyTorch eager instead, with a network that is written in it",
+    )  # fmt: skip
     parser.add_argument(
         "--paddle-defaults", action="store_true",
         help="train, infer: leave out paddlevid's process settings",
     )  # fmt: skip
     parser.add_argument(
-        "--compare", action="store_true",
-        help="train, infer: run with paddlevid's and with Paddle's process settings in turn",
+        "--compare", nargs="?", const="paddle-defaults", choices=("paddle-defaults", "torch"),
+        help="train, infer, extract: run in turn with Paddle's process settings, or with PyTorch",
     )  # fmt: skip
     return parser.parse_args(argv)
 
@@ -83,6 +97,13 @@ def median_seconds(action: Callable[[], None], steps: int) -> float:
 
 def bench_train(args: argparse.Namespace) -> dict[str, float]:
     """A training step, as train.py makes it."""
+    batch = _batch(args)
+    if args.torch:
+        from paddlevid.bench import torch_networks
+
+        network = torch_networks.create(args.model, 10, args.arguments)
+        step = torch_networks.train_step(network, batch.clips, batch.labels)
+        return _rates(median_seconds(step, args.steps), "step", args.clips)
     import paddle
 
     from paddlevid.models import create_model
@@ -95,15 +116,25 @@ def bench_train(args: argparse.Namespace) -> dict[str, float]:
     optimizer.set_lr(0.001)
     scaler = paddle.amp.GradScaler(enable=False)
     loss_fn = paddle.nn.CrossEntropyLoss()
-    batch = _batch(args)
     seconds = median_seconds(
         lambda: train_step(model, loss_fn, optimizer, scaler, [batch]), args.steps
     )
-    return {"seconds_per_step": seconds, "clips_per_second": args.clips / seconds}
+    return _rates(seconds, "step", args.clips)
+
+
+def _rates(seconds: float, what: str, clips: int) -> dict[str, float]:
+    return {f"seconds_per_{what}": seconds, "clips_per_second": clips / seconds}
 
 
 def bench_infer(args: argparse.Namespace) -> dict[str, float]:
     """A batch through the network in evaluation mode."""
+    batch = _batch(args)
+    if args.torch:
+        from paddlevid.bench import torch_networks
+
+        network = torch_networks.create(args.model, 10, args.arguments)
+        run = torch_networks.infer(network, batch.clips)
+        return _rates(median_seconds(run, args.steps), "batch", args.clips)
     import paddle
 
     from paddlevid.metrics import score_views
@@ -111,14 +142,50 @@ def bench_infer(args: argparse.Namespace) -> dict[str, float]:
 
     model = create_model(args.model, num_classes=10, **args.arguments)
     model.eval()
-    batch = _batch(args)
 
     def infer() -> None:
         with paddle.no_grad():
             score_views(model, batch).numpy()
 
-    seconds = median_seconds(infer, args.steps)
-    return {"seconds_per_batch": seconds, "clips_per_second": args.clips / seconds}
+    return _rates(median_seconds(infer, args.steps), "batch", args.clips)
+
+
+def bench_extract(args: argparse.Namespace) -> dict[str, float]:
+    """Frames a second through a trunk: a batch of them, or with --videos from files to .npy."""
+    from paddlevid.convert.names import IMAGENET
+
+    images = np.random.default_rng(0).integers(
+        0, 256, (args.clips, args.size, args.size, 3), np.uint8
+    )
+    if args.torch:
+        from paddlevid.bench import torch_networks
+
+        run = torch_networks.extractor(args.model, *IMAGENET)
+        return _frame_rate(median_seconds(lambda: run(images), args.steps), args.clips)
+    from paddlevid.data.sample import FrameSampler
+    from paddlevid.features import Clip, Extractor, Trunk, extract
+    from paddlevid.layers.trunks import create_trunk
+
+    size = (args.size, args.size)
+    trunk = Trunk(args.model, create_trunk(args.model), "", size, *IMAGENET)
+    extractor = Extractor(trunk, device=args.device)
+    if not args.videos:
+        return _frame_rate(median_seconds(lambda: extractor(images), args.steps), args.clips)
+    extractor(images)
+    with tempfile.TemporaryDirectory() as folder:
+        videos = _videos(args, Path(folder))
+        clips = [Clip(Sample(path), Path(folder, f"{n}.npy")) for n, path in enumerate(videos)]
+        started = time.perf_counter()
+        done = extract(clips, extractor, FrameSampler("every", 1), batch_size=args.clips)
+        problems = [problem for _, problem in done if problem]
+        if problems:
+            raise ValueError("; ".join(problems))
+        seconds = time.perf_counter() - started
+        return _frame_rate(seconds, sum(len(np.load(clip.target)) for clip in clips))
+
+
+def _frame_rate(seconds: float, frames: int) -> dict[str, float]:
+    return {"num_frames": frames, "frames_per_second": frames / seconds}
 
 
 def _batch(args: argparse.Namespace) -> Batch:
@@ -223,45 +290,45 @@ def _videos(args: argparse.Namespace, folder: Path) -> list[Path]:
 BENCHES: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {
     "train": bench_train,
     "infer": bench_infer,
+    "extract": bench_extract,
     "read": bench_read,
     "prepare": bench_prepare,
 }
 
 
-def compare(argv: list[str]) -> dict[str, object]:
-    """The same measurement in processes with paddlevid's and with Paddle's settings, in turn."""
-    argv = [word for word in argv if word != "--compare"]
+def compare(argv: list[str], other: str) -> dict[str, object]:
+    """The same measurement in processes of paddlevid and of another way, in turn."""
+    at = argv.index("--compare")
+    argv = argv[:at] + argv[at + 1 + (argv[at + 1 : at + 2] == [other]) :]
     command = [sys.executable, "-m", "paddlevid.bench", *argv]
-    results: dict[str, list[dict]] = {"paddlevid": [], "paddle_defaults": []}
+    results: dict[str, list[dict]] = {"paddlevid": [], other: []}
     ours = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "FLAGS_use_stride_kernel")
     env = {name: value for name, value in os.environ.items() if name not in ours}
     for _ in range(3):
-        for name, flags in (("paddlevid", []), ("paddle_defaults", ["--paddle-defaults"])):
+        for name, flags in (("paddlevid", []), (other, [f"--{other}"])):
             run = subprocess.run([*command, *flags], env=env, stdout=subprocess.PIPE, check=True)
             results[name].append(json.loads(run.stdout.decode().splitlines()[-1]))
-    best = {
-        name: max(runs, key=lambda run: run["clips_per_second"]) for name, runs in results.items()
-    }
-    rates = {name: run["clips_per_second"] for name, run in best.items()}
+    rate = next(name for name in results[other][0] if name.endswith("_per_second"))
+    best = {name: max(runs, key=lambda run: run[rate]) for name, runs in results.items()}
     return {
         **best["paddlevid"],
-        "paddle_defaults": best["paddle_defaults"],
-        "speedup": rates["paddlevid"] / rates["paddle_defaults"],
+        other.replace("-", "_"): best[other],
+        "speedup": best["paddlevid"][rate] / best[other][rate],
     }
 
 
 def machine() -> dict[str, object]:
     """What the numbers depend on."""
-    import paddle
-
+    framework = "torch" if "torch" in sys.modules else "paddle"
+    module = sys.modules[framework]
     return {
         "processor": runtime.processor() or platform.processor(),
         "cores": runtime.usable_cores(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "mkl": os.environ.get("MKL_DEBUG_CPU_TYPE"),
-        "device": paddle.device.get_device(),
+        "device": "cpu" if framework == "torch" else module.device.get_device(),
         "python": platform.python_version(),
-        "paddle": paddle.__version__,
+        framework: module.__version__,
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "peak_memory_mb": runtime.peak_memory_mb(),
@@ -273,21 +340,23 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         if args.compare:
-            print(json.dumps(compare(sys.argv[1:] if argv is None else argv)))
+            words = sys.argv[1:] if argv is None else argv
+            print(json.dumps(compare(words, args.compare)))
             return 0
-        if not args.paddle_defaults:
+        if not (args.paddle_defaults or args.torch):
             runtime.configure()
-        import paddle
+        if not args.torch:
+            import paddle
 
-        paddle.set_device(args.device)
+            paddle.set_device(args.device)
         figures = BENCHES[args.what](args)
-    except (ValueError, TypeError, OSError, subprocess.CalledProcessError) as error:
+    except (ValueError, TypeError, OSError, ImportError, subprocess.CalledProcessError) as error:
         print(f"paddlevid.bench: {error}", file=sys.stderr)
         return 1
     figures = {name: round(value, 6) for name, value in figures.items()}
     flags = {name: getattr(args, name) for name in ("clips", "frames", "size", "steps", "workers")}
     network = {"model": args.model, "arguments": args.arguments}
-    what = {"bench": args.what, **(network if args.what in ("train", "infer") else {})}
+    what = {"bench": args.what, **(network if args.what in ("train", "infer", "extract") else {})}
     print(json.dumps({**what, **flags, **figures, **machine()}))
     return 0
 

@@ -1,5 +1,6 @@
 # make demo         videos, training, evaluation and predictions on this machine, in minutes
 # make demo-order   networks that see the order of frames, and one that does not
+# make demo-recurrent   LRCN, and an LSTM on features of the trunk of `make demo`
 # make test         the tests
 # make parity       the networks against PyTorch's, with the same weights
 PYTHON ?= python3
@@ -11,7 +12,7 @@ RUN := output/demo/tsn
 ORDER := data/direction
 TRAIN_FLAGS ?=
 
-.PHONY: demo demo-data demo-order test test-paddle26 parity lint clean
+.PHONY: demo demo-data demo-order demo-recurrent test test-paddle26 parity lint clean
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,9 +38,11 @@ demo: demo-data
 	@echo "Dashboards:  $(VENV)/bin/visualdl --logdir output/demo   then open http://localhost:8040"
 	@echo "Your videos: see 'Your own videos' in README.md"
 
-demo-order: $(VENV)/installed
+$(ORDER)/train.list: | $(VENV)/installed
 	$(VENV)/bin/python data_tools/make_demo.py $(ORDER)/videos --preset direction --clips 900
 	$(VENV)/bin/python data_tools/data_list_gener.py $(ORDER)/videos $(ORDER) --split 90:4:6
+
+demo-order: $(ORDER)/train.list
 	$(VENV)/bin/python train.py --config configs/demo/eco.yaml --save_dir output/demo/eco --overwrite $(TRAIN_FLAGS)
 	$(VENV)/bin/python infer.py --weights output/demo/eco/best.pdparams --split test
 	$(VENV)/bin/python train.py --config configs/demo/timesformer.yaml --save_dir output/demo/timesformer --overwrite $(TRAIN_FLAGS)
@@ -47,6 +50,16 @@ demo-order: $(VENV)/installed
 	$(VENV)/bin/python train.py --config configs/demo/tsn.yaml --data $(ORDER) --save_dir output/demo/tsn_order --overwrite \
 		-o TRAIN.flip=0 --epoch 2 $(TRAIN_FLAGS)
 	$(VENV)/bin/python infer.py --weights output/demo/tsn_order/best.pdparams --split test
+
+demo-recurrent: $(ORDER)/train.list
+	$(VENV)/bin/python data_tools/extract_features.py $(ORDER) $(ORDER)_features \
+		--model $(RUN)/best.safetensors --frames uniform:8
+	$(VENV)/bin/python train.py --config configs/demo/cnn_lstm.yaml --save_dir output/demo/cnn_lstm --overwrite
+	$(VENV)/bin/python infer.py --weights output/demo/cnn_lstm/best.safetensors --split test
+	$(VENV)/bin/python infer.py --weights output/demo/cnn_lstm/best.safetensors --trunk $(RUN)/best.safetensors \
+		--curve output/demo/cnn_lstm/curves $$(sed -n '1p' $(ORDER)/test.list | sed 's|^|$(ORDER)/|;s| [0-9]*$$||')
+	$(VENV)/bin/python train.py --config configs/demo/lrcn.yaml --save_dir output/demo/lrcn --overwrite $(TRAIN_FLAGS)
+	$(VENV)/bin/python infer.py --weights output/demo/lrcn/best.pdparams --split test
 
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[test]"

@@ -16,6 +16,7 @@ MACHINE = {"processor", "cores", "threads", "paddle", "python", "numpy", "peak_m
     [
         (["train", "--model", "tsn_r18"], {"seconds_per_step", "clips_per_second"}),
         (["infer", "--model", "tsn_r18"], {"seconds_per_batch", "clips_per_second"}),
+        (["extract", "--model", "resnet18"], {"frames_per_second"}),
         (["read", "--workers", "0"], {"seconds_per_batch", "clips_per_second"}),
         (["prepare"], {"frames_per_second", "book_frames_per_second", "speedup"}),
     ],
@@ -85,9 +86,37 @@ def test_a_folder_of_real_videos_can_be_used(video, capsys):
     assert json.loads(capsys.readouterr().out)["clips_per_second"] > 0
 
 
+def test_the_extraction_from_real_videos_can_be_measured(video, capsys):
+    words = ["extract", "--model", "resnet18", "--size", "32", "--videos", str(video.parent)]
+    assert bench.main(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["frames_per_second"] > 0 and result["num_frames"] == 20
+
+
+@pytest.mark.parametrize("flag", ["--compare", "--compare paddle-defaults"])
+def test_another_way_is_measured_in_turn(flag, monkeypatch, capsys):
+    ran = []
+
+    def answer(command, **_):
+        ran.append(command[3:])
+        rate = len(ran) + 100 * ("--paddle-defaults" not in command)
+        line = json.dumps({"seconds_per_step": 1, "clips_per_second": rate})
+        return subprocess.CompletedProcess(command, 0, stdout=line.encode())
+
+    monkeypatch.setattr(subprocess, "run", answer)
+    words = ["train", *flag.split(), "--clips", "2"]
+    assert bench.main(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    ours, other = ["train", "--clips", "2"], ["train", "--clips", "2", "--paddle-defaults"]
+    assert ran == [ours, other] * 3
+    assert (result["clips_per_second"], result["paddle_defaults"]["clips_per_second"]) == (105, 6)
+    assert result["speedup"] == 105 / 6
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["extract"], "unknown trunk 'tsn_r50'"),
         (["infer", "--model", "tsn_r19"], "unknown model 'tsn_r19'"),
         (["train", "--arguments", '{"depth": 3}'], "tsn_r50 has no argument 'depth'"),
         (["train", "--arguments", "width=8"], "argument --arguments: needs a dictionary as JSON"),

@@ -3,6 +3,9 @@
 `make parity` runs these; `make test` has no PyTorch and leaves them out.
 """
 
+import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +21,11 @@ from paddlevid.models import create_model
 from paddlevid.weights import read_weights
 
 torch = pytest.importorskip("torch", reason="make parity installs it")
+from paddlevid.bench.torch_networks import import_torchvision  # noqa: E402  needs torch
+
 pytestmark = pytest.mark.parity
 
-try:
-    torchvision = pytest.importorskip("torchvision")
-except RuntimeError:  # PyPI has it for CUDA: two operators are missing, which nothing here needs
-    _OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
-    for _name in ("nms", "qnms"):
-        _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision
+torchvision = import_torchvision()
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     transformers = pytest.importorskip("transformers")
@@ -242,3 +241,20 @@ def test_transformers_own_files_of_a_vit_are_read(style, tmp_path):
     got = weights["blocks.1.attn.qkv.weight"]
     np.testing.assert_array_equal(got, expected.detach().numpy().T)
     np.testing.assert_array_equal(got, weights["blocks.1.temporal_attn.qkv.weight"])
+
+
+BENCHED = [
+    ["train", "--model", "cnn_lstm", "--frames", "3"],
+    ["infer", "--model", "cnn_lstm", "--frames", "3"],
+    ["extract", "--model", "resnet18", "--size", "32"],
+]
+
+
+@pytest.mark.parametrize("words", BENCHED)
+def test_the_bench_measures_theirs_too(words):
+    words = [*words, "--clips", "2", "--steps", "1", "--torch"]
+    done = subprocess.run(
+        [sys.executable, "-m", "paddlevid.bench", *words], stdout=subprocess.PIPE, check=True
+    )
+    result = json.loads(done.stdout)
+    assert result["torch"] == torch.__version__ and "paddle" not in result

@@ -1,6 +1,7 @@
 """The same networks in PyTorch, written as its users write them, to be measured beside ours."""
 
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -67,10 +68,25 @@ def infer(model: nn.Module, clips: NDArray) -> Callable[[], None]:
     return run
 
 
+def import_torchvision() -> ModuleType:
+    """torchvision, also a build for CUDA beside a PyTorch for CPU.
+
+    Of its operators two are missing then, which no image network uses.
+    """
+    try:
+        import torchvision
+    except RuntimeError:
+        operators = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import_torchvision.operators = operators  # they live as long as it does
+        import torchvision
+    return torchvision
+
+
 def extractor(name: str, mean: tuple, std: tuple) -> Callable[[NDArray[np.uint8]], NDArray]:
     """A function from frames (N, H, W, 3) to the averages of a trunk's maps (N, D)."""
-    from torchvision import models
-
+    models = import_torchvision().models
     torch.set_num_threads(usable_cores())
     if name == "inception_v3":
         network = models.inception_v3(weights=None, init_weights=False)

@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
+from paddle.autograd import PyLayer
 
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 State = tuple[Tensor, ...]  # h, and of an LSTM c, both (N, H)
@@ -77,7 +78,9 @@ class Recurrent(nn.Layer):
         """
         n, num_steps, _ = steps.shape
         steps = steps * _keep(self, self.dropout, [n, 1, steps.shape[2]], steps)
-        inputs = paddle.matmul(steps, self.weight_ih, transpose_y=True) + self.bias
+        inputs = paddle.matmul(steps, self.weight_ih, transpose_y=True)
+        if self.cell == "gru":
+            inputs = inputs + self.bias
         inputs = list(inputs.transpose([1, 0, 2]).unbind(0))  # T of (N, rows)
         masks = [None] * num_steps if mask is None else list(mask.unsqueeze(2).unbind(1))
         if self.backward:
@@ -92,8 +95,9 @@ class Recurrent(nn.Layer):
             end = min(start + k1, num_steps)
             first = max(end - k2, 0)
             state = tuple(part.detach() for part in states[first])
+            tape: Tape = []
             for t in range(first, end):
-                new = self._step(inputs[t], state, keep)
+                new = self._step(inputs[t], state, keep, tape, t == first)
                 if masks[t] is not None:
                     pairs = zip(new, state, strict=True)
                     new = tuple(paddle.where(masks[t], after, before) for after, before in pairs)
@@ -106,9 +110,15 @@ class Recurrent(nn.Layer):
             outputs.reverse()
         return paddle.stack(outputs, axis=1), last
 
-    def _step(self, x: Tensor, state: State, keep: Tensor | float) -> State:
+    def _step(
+        self, x: Tensor, state: State, keep: Tensor | float, tape: "Tape", first: bool
+    ) -> State:
         h = state[0]
-        product = paddle.matmul(h * keep, self.weight_hh, transpose_y=True)
+        bias = self.bias_hh if self.cell == "gru" else self.bias
+        if self.training:
+            product = _StateProduct.apply(h * keep, self.weight_hh, bias, tape, first)
+        else:
+            product = paddle.matmul(h, self.weight_hh, transpose_y=True) + bias
         if self.cell == "rnn":
             return (paddle.tanh(x + product),)
         if self.cell == "lstm":
@@ -116,9 +126,40 @@ class Recurrent(nn.Layer):
             c = F.sigmoid(f) * state[1] + F.sigmoid(i) * paddle.tanh(g)
             return F.sigmoid(o) * paddle.tanh(c), c
         x_r, x_z, x_n = x.chunk(3, axis=1)
-        h_r, h_z, h_n = (product + self.bias_hh).chunk(3, axis=1)
+        h_r, h_z, h_n = product.chunk(3, axis=1)
         z = F.sigmoid(x_z + h_z)
         return ((1 - z) * paddle.tanh(x_n + F.sigmoid(x_r + h_r) * h_n) + z * h,)
+
+
+Tape = list[tuple[Tensor, Tensor]]  # of each step the gradient of its product, and the state
+
+
+class _StateProduct(PyLayer):
+    """A state times the weights of the gates, and their bias: N states of H -> (N, rows)
+
+    Their gradients are made in one go for all steps, which is faster than to add them up.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: object, h: Tensor, weight: Tensor, bias: Tensor, tape: Tape, first: bool
+    ) -> Tensor:
+        """(N, H), (rows, H), (rows,) -> (N, rows)"""
+        ctx.save_for_backward(h, weight)
+        ctx.tape, ctx.first = tape, first
+        return paddle.matmul(h, weight, transpose_y=True) + bias
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The first step comes last: it has the weights' and the bias', and none of the state."""
+        h, weight = ctx.saved_tensor()
+        grad = grad.astype(weight.dtype)
+        ctx.tape.append((grad, h.astype(weight.dtype)))
+        if not ctx.first:
+            return paddle.matmul(grad, weight).astype(h.dtype), None, None
+        grads, states = (paddle.concat(parts) for parts in zip(*ctx.tape, strict=True))
+        ctx.tape.clear()
+        return None, paddle.matmul(grads, states, transpose_x=True), grads.sum(axis=0)
 
 
 def seen_frames(clips: Tensor) -> Tensor:
@@ -192,6 +233,8 @@ class RecurrentStack(nn.Layer):
     def forward(self, steps: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(N, T, D) -> the top's states (N, T, H'), and at the ends (N, H'); mask: (N, T)"""
         truncate = self.truncate if self.training else None
+        if self.training and mask is not None and mask.all():
+            mask = None  # one look saves a choice at every step
         for number, layer in enumerate(self.layers):
             outputs, last = layer(steps, mask, truncate)
             if self.backward_layers:

@@ -17,6 +17,18 @@ PUBLISHED = {
     "timesformer_base": ("Kinetics-400 77.9 %", "its authors' repository"),
     "timesformer_hr": ("Kinetics-400 79.6 %", "its authors' repository"),
     "timesformer_large": ("Kinetics-400 80.6 %", "its authors' repository"),
+    "movinet_a0": ("Kinetics-600 72.3 %", "its authors' repository"),
+    "movinet_a1": ("Kinetics-600 76.7 %", "its authors' repository"),
+    "movinet_a2": ("Kinetics-600 78.6 %", "its authors' repository"),
+    "movinet_a3": ("Kinetics-600 81.8 %", "its authors' repository"),
+    "movinet_a4": ("Kinetics-600 83.5 %", "its authors' repository"),
+    "movinet_a5": ("Kinetics-600 84.3 %", "its authors' repository"),
+    "movinet_a0_stream": ("Kinetics-600 72.1 %", "its authors' repository"),
+    "movinet_a1_stream": ("Kinetics-600 76.5 %", "its authors' repository"),
+    "movinet_a2_stream": ("Kinetics-600 78.4 %", "its authors' repository"),
+    "movinet_a3_stream": ("Kinetics-600 80.1 %", "its authors' repository"),
+    "movinet_a4_stream": ("Kinetics-600 81.5 %", "its authors' repository"),
+    "movinet_a5_stream": ("Kinetics-600 82.4 %", "its authors' repository"),
 }
 FRAMES = {"tsn": 1, "eco": 16, "lrcn": 10}  # of the input that the multiply-adds are counted for
 
@@ -25,6 +37,8 @@ def input_shape(name: str, model: "nn.Layer") -> list[int]:  # noqa: F821
     """(1, 3, T, H, W), the published input; of TSN a single frame, of cnn_lstm (1, T, D)."""
     if name == "cnn_lstm":
         return [1, 40, 2048]
+    if name.startswith("movinet"):
+        return [1, 3, model.table.frames, model.table.pixels, model.table.pixels]
     if name.startswith("timesformer"):
         side = model.grid * model.patch_size
         return [1, 3, model.num_frames, side, side]

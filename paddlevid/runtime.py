@@ -42,6 +42,8 @@ def configure() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     if is_amd_with_avx2(_cpu_description()):
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+    # Warnings of Paddle's C++, which mean nothing to its users; errors come as exceptions.
+    os.environ.setdefault("GLOG_minloglevel", "2")
     warnings.filterwarnings("ignore", "When training, we now always track global mean")
     messages = io.StringIO()
     try:  # paddle prints warnings about the number of threads and a missing ccache

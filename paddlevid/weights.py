@@ -17,6 +17,7 @@ from paddlevid import __version__
 from paddlevid.files import read_metadata, whole_file
 from paddlevid.pickles import PickledArray, WeightsError, read_pickle
 from paddlevid.pytorch import TorchTensor, bfloat16_to_float32, is_pytorch, read_pytorch
+from paddlevid.tensorflow import is_tensorflow, read_tensorflow
 
 Weights = dict[str, NDArray]
 
@@ -42,11 +43,14 @@ class WeightsFile:
 def read_weights(path: Path | str) -> WeightsFile:
     """The arrays of a .pdparams, .safetensors, .npz, or of any file of torch.save.
 
+    Where TensorFlow is installed, also of a SavedModel (its folder) and a checkpoint (its .index).
     What the file is, is seen from its content. bfloat16 becomes float32. Raises WeightsError for
     anything that is no such file, damaged, or would run code.
     """
     path = Path(path)
     try:
+        if is_tensorflow(path):
+            return WeightsFile(path, read_tensorflow(path), "torch")
         if not path.stat().st_size:
             raise WeightsError(f"{path} is damaged or not a weights file: it is empty")
         with open(path, "rb") as file:
@@ -65,6 +69,8 @@ def read_weights(path: Path | str) -> WeightsFile:
         return _pick(path, content, order)
     except WeightsError:
         raise
+    except ImportError as error:
+        raise WeightsError(str(error)) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise WeightsError(f"cannot read the weights {path}: {reason}") from error

@@ -42,7 +42,10 @@ TINY = {
 }
 
 
-SMALLEST = ("tsn_r18", "eco_lite", "timesformer_base", "cnn_lstm", "lrcn_r18")
+SMALLEST = (
+    "tsn_r18", "eco_lite", "timesformer_base", "cnn_lstm", "lrcn_r18", "movinet_a0",
+    "movinet_a0_stream",
+)  # fmt: skip
 
 
 def tiny(case: str, num_classes: int = 7) -> nn.Layer:

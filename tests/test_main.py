@@ -17,6 +17,8 @@ from paddlevid.models import MODELS, create_model
         ("tsn_r101", 7.8002e9),
         ("eco_lite", 46.49e9),
         ("eco_full", 64.41e9),
+        ("movinet_a0", 2.631e9 - 200 * 2048),  # published with 600 classes
+        ("movinet_a0_stream", 2.426e9 - 200 * 2048),
         ("cnn_lstm", 209_715_200 + 131_072 + 256 * 400),
         ("lrcn_vgg16", 10 * 15.398e9 + 94.4e6),
     ],

@@ -13,6 +13,8 @@ from paddlevid.models import (
     LRCN,
     MODELS,
     TSN,
+    MoViNet,
+    MoViNetStream,
     TimeSformer,
     create_model,
     list_models,
@@ -27,6 +29,10 @@ RECURRENT = {
     "width": 8, "trained_blocks": 5, "grid": 1, "reduced": 16, "hidden": 24, "dropout": 0.1,
     "recurrent_dropout": 0.1,
 }  # fmt: skip
+MOBILE = {
+    "stem": 8, "stages": "8: 24@15 / 16: 40@33x2", "head": 24, "dense": 32, "alpha": 0.5,
+    "momentum": 0.9, "drop_path": 0.1,
+}  # fmt: skip
 # Every structure that there is, as small as it gets.
 TINY = {
     "tsn": ("tsn_r18", {"width": 8}),
@@ -38,9 +44,15 @@ TINY = {
     "timesformer, space": ("timesformer_hr", {**TOKENS, "attention": "space"}),
     "lrcn, gru": ("lrcn_r18", RECURRENT),
     "lrcn, lstm": ("lrcn_r18", {**RECURRENT, "cell": "lstm", "bidirectional": True}),
+    "movinet": ("movinet_a0", MOBILE),
+    "movinet, causal": ("movinet_a0_stream", MOBILE),
+    "movinet, causal and whole kernels": ("movinet_a3_stream", {**MOBILE, "conv_type": "3d"}),
     "timesformer, sincos": ("timesformer_base", {**TOKENS, "sincos": True}),
 }
-CLASSES = {"tsn": TSN, "eco": ECO, "timesformer": TimeSformer, "cnn": CNNLSTM, "lrcn": LRCN}
+CLASSES = {
+    "tsn": TSN, "eco": ECO, "timesformer": TimeSformer, "cnn": CNNLSTM, "lrcn": LRCN,
+    "movinet": MoViNet,
+}  # fmt: skip
 
 
 def test_the_five_depths_of_tsn_are_listed():
@@ -54,6 +66,7 @@ def test_the_other_families_are_listed():
     assert [name for name in list_models() if not name.startswith("tsn_")] == [
         "eco_lite", "eco_full", "timesformer_base", "timesformer_hr", "timesformer_large",
         "cnn_lstm", "lrcn_vgg16", "lrcn_r18", "lrcn_r34", "lrcn_r50",
+        *(f"movinet_a{i}{kind}" for i in range(6) for kind in ("", "_stream")),
     ]  # fmt: skip
 
 
@@ -61,7 +74,8 @@ def test_the_other_families_are_listed():
 def test_every_name_makes_a_network_of_its_family(name):
     with paddle.LazyGuard():  # shapes, but no memory and no time
         model = create_model(name, num_classes=13)
-    assert type(model) is CLASSES[name.partition("_")[0]]
+    expected = MoViNetStream if name.endswith("_stream") else CLASSES[name.partition("_")[0]]
+    assert type(model) is expected
     assert getattr(model, model.classifier).weight.shape[1] == 13
 
 
@@ -166,6 +180,7 @@ def without_dropout(case: str) -> dict[str, float]:
         "eco": ["dropout_3d"] if name == "eco_lite" else ["dropout_2d", "dropout_3d"],
         "timesformer": ["drop_path"],
         "lrcn": ["dropout", "recurrent_dropout"],
+        "movinet": ["dropout", "drop_path"],
     }[name.partition("_")[0]]
     return dict.fromkeys(names, 0.0)
 
@@ -258,7 +273,8 @@ def test_a_new_classifier_is_all_that_another_number_of_classes_needs(case, tmp_
         load_weights(other, file.arrays, path)
     rows = convert(other, file).rows
     fresh = {row.target for row in rows if row.fate == "initialised"}
-    assert fresh == {f"{head}.weight", f"{head}.bias"}
+    assert fresh == {n for n in other.state_dict() if n.startswith(f"{head}.")}
+    assert len(fresh) == (4 if "movinet" in case else 2)
     assert {row.source for row in rows if row.fate == "left out"} == fresh
 
 

@@ -23,6 +23,7 @@ LEVELS = {
     "paddlevid.data.split": 0.0,
     "paddlevid.flags": 0.1,
     "paddlevid.pytorch": 0.1,
+    "paddlevid.tensorflow": 0.1,
     "paddlevid.layers": 0.9,
     "paddlevid.layers.recurrent": 0.9,
     "paddlevid.layers.time": 0.9,

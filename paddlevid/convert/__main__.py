@@ -64,6 +64,7 @@ _PUBLISHED = {
         {"target_size": 224},
         {},
     ),
+    "movinet": ({"sampling": "dense"}, {}, {}),
     "cnn": (
         {"format": "features", "trunk": "inception_v3", "sampling": "uniform", "seg_num": 40,
          "fixed_size": [299, 299]},
@@ -82,6 +83,11 @@ def published_config(name: str, arguments: dict, model: "nn.Layer", project: "Pr
         seg_num = model.num_frames
         of_model = {**of_model, "seg_num": seg_num, "interval": _INTERVALS[name]}
         reader = {**reader, "short_size": side, "target_size": side}
+    if name.startswith("movinet"):
+        table = model.table
+        of_model = {**of_model, "seg_num": table.frames, "interval": 5 if table.frames == 50 else 2}
+        side = {"short_size": round(table.pixels * 192 / 172), "target_size": table.pixels}
+        reader = {**reader, **side}
     num_classes = getattr(model, model.classifier).bias.shape[0]
     mean, std = project.normalization or ((0.0,) * 3, (1.0,) * 3)
     return {

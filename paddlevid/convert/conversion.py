@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,7 @@ def convert(model: nn.Layer, file: WeightsFile, *, whole: bool = False) -> Conve
     """
     current = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     project = _find_project(model, file)
-    found, left_out = _rename(file, project, current)
+    found, left_out = _rename(file, project, current, getattr(model, "rename", str))
     linear = {f"{n}.weight" for n, layer in model.named_sublayers() if isinstance(layer, nn.Linear)}
     linear &= set(found)
     if linear and _is_torch_order(file, found, current, linear):
@@ -76,14 +76,16 @@ def convert(model: nn.Layer, file: WeightsFile, *, whole: bool = False) -> Conve
         for name, (array, fate, why) in model.adapt(arrays).items():
             source = found[name].source if name in found else ""
             found[name] = Row(source, name, array, fate, why)
-            if whole and fate != "resized":
+            if whole and fate == "initialised":
                 raise WeightsError(f"{file.path} lacks {name} of the network: {why}")
     classifier = getattr(model, "classifier", None)  # a trunk has none
-    for name in [] if whole else [n for n in current if n.startswith(f"{classifier}.")]:
-        row = found.get(name)
-        if row is None or row.array.shape != current[name].shape:
-            classes = row.array.shape[-1] if row else "no"
-            why = f"the file has {classes} classes, the network {current[name].shape[-1]}"
+    parts = [] if whole else [name for name in current if name.startswith(f"{classifier}.")]
+    if any(n not in found or found[n].array.shape != current[n].shape for n in parts):
+        bias = found.get(f"{classifier}.bias")
+        classes = len(bias.array) if bias else "no"
+        why = f"the file has {classes} classes, the network {len(current[f'{classifier}.bias'])}"
+        for name in parts:
+            row = found.get(name)
             left_out += [Row(row.source, "", row.array, "left out", why)] if row else []
             found[name] = Row("", name, current[name], "initialised", why)
     weights = {name: row.array for name, row in found.items()}
@@ -104,7 +106,8 @@ def _find_project(model: nn.Layer, file: WeightsFile) -> Project:
     current = model.state_dict()
 
     def coverage(project: Project) -> int:
-        ours = {project.our_name(name).partition("#")[0] for name in file.arrays}
+        names = (project.our_name(name) for name in file.arrays)
+        ours = {getattr(model, "rename", str)(name).partition("#")[0] for name in names}
         return len(ours & set(current))
 
     projects = PROJECTS[type(model).__name__]
@@ -121,13 +124,13 @@ def _find_project(model: nn.Layer, file: WeightsFile) -> Project:
 
 
 def _rename(
-    file: WeightsFile, project: Project, current: Weights
+    file: WeightsFile, project: Project, current: Weights, rename: Callable[[str], str]
 ) -> tuple[dict[str, Row], list[Row]]:
     """The file's tensors by our names, and those that the network does not have."""
     found: dict[str, Row] = {}
     left_out, unknown, parts = [], [], {}
     for source, array in file.arrays.items():
-        name, _, part = project.our_name(source).partition("#")
+        name, _, part = rename(project.our_name(source)).partition("#")
         if name not in current:
             why = next((why for pattern, why in LEFT_OUT if re.search(pattern, name)), "")
             unknown += [] if why else [source]

@@ -9,6 +9,22 @@ from paddle import nn
 from paddlevid.models.cnn_lstm import CNNLSTM, cnn_lstm
 from paddlevid.models.eco import ECO, eco_full, eco_lite
 from paddlevid.models.lrcn import LRCN, lrcn_r18, lrcn_r34, lrcn_r50, lrcn_vgg16
+from paddlevid.models.movinet import (
+    MoViNet,
+    MoViNetStream,
+    movinet_a0,
+    movinet_a0_stream,
+    movinet_a1,
+    movinet_a1_stream,
+    movinet_a2,
+    movinet_a2_stream,
+    movinet_a3,
+    movinet_a3_stream,
+    movinet_a4,
+    movinet_a4_stream,
+    movinet_a5,
+    movinet_a5_stream,
+)
 from paddlevid.models.timesformer import (
     TimeSformer,
     timesformer_base,
@@ -18,7 +34,8 @@ from paddlevid.models.timesformer import (
 from paddlevid.models.tsn import TSN, tsn_r18, tsn_r34, tsn_r50, tsn_r101, tsn_r152
 
 __all__ = [
-    "CNNLSTM", "ECO", "LRCN", "MODELS", "TSN", "TimeSformer", "create_model", "list_models",
+    "CNNLSTM", "ECO", "LRCN", "MODELS", "MoViNet", "MoViNetStream", "TSN", "TimeSformer",
+    "create_model", "list_models",
 ]  # fmt: skip
 
 MODELS: dict[str, Callable[..., nn.Layer]] = {
@@ -37,10 +54,19 @@ MODELS: dict[str, Callable[..., nn.Layer]] = {
     "lrcn_r18": lrcn_r18,
     "lrcn_r34": lrcn_r34,
     "lrcn_r50": lrcn_r50,
+    "movinet_a0": movinet_a0,
+    "movinet_a0_stream": movinet_a0_stream,
+    "movinet_a1": movinet_a1,
+    "movinet_a1_stream": movinet_a1_stream,
+    "movinet_a2": movinet_a2,
+    "movinet_a2_stream": movinet_a2_stream,
+    "movinet_a3": movinet_a3,
+    "movinet_a3_stream": movinet_a3_stream,
+    "movinet_a4": movinet_a4,
+    "movinet_a4_stream": movinet_a4_stream,
+    "movinet_a5": movinet_a5,
+    "movinet_a5_stream": movinet_a5_stream,
 }
-
-# By the first word of a name
-_FAMILIES = {"tsn": TSN, "eco": ECO, "timesformer": TimeSformer, "cnn": CNNLSTM, "lrcn": LRCN}
 
 
 def list_models() -> list[str]:
@@ -61,9 +87,11 @@ def create_model(name: str, *, num_classes: int, **arguments: object) -> nn.Laye
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, n=3) or sorted(MODELS)
         raise ValueError(f"unknown model {name!r}; did you mean {', '.join(near)}?")
+    network = inspect.signature(MODELS[name]).return_annotation
     known = {
         parameter.name: type(parameter.default)
-        for parameter in inspect.signature(_FAMILIES[name.partition("_")[0]]).parameters.values()
+        for base in reversed(network.__mro__[: network.__mro__.index(nn.Layer)])
+        for parameter in inspect.signature(base).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     for argument, value in arguments.items():

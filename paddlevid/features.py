@@ -2,9 +2,8 @@
 
 import hashlib
 import queue
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import paddle.nn.functional as F
 from numpy.typing import NDArray
 from paddle import Tensor, nn
 
-from paddlevid import runtime
 from paddlevid.config import load_config
 from paddlevid.convert.conversion import convert
 from paddlevid.convert.names import IMAGENET, OURS
@@ -34,6 +32,7 @@ from paddlevid.layers.trunks import (
     published_weights,
 )
 from paddlevid.models import create_model
+from paddlevid.program import Program
 from paddlevid.weights import WeightsError, download, load_weights, read_weights
 
 FRAMES_AHEAD = 64  # that are read while the trunk computes
@@ -135,41 +134,19 @@ class Extractor:
         self.num_features = num_features(trunk.network) * grid**2
         self._network = _Pooled(trunk.network, grid)
         self._network.eval()
-        self._run = self._load_program() if device == "cpu" else self._run_eager
+        self._program = None
+        if device == "cpu":
+            self._program = Program(self._network, [[None, 3, *trunk.size]])
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, H, W, 3) RGB of the trunk's size -> (N, D)"""
         mean, std = (np.array(part, np.float32) for part in (self.trunk.mean, self.trunk.std))
         frames = (images.astype(np.float32) / 255 - mean) / std
-        return self._run(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
-
-    def _run_eager(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        frames = frames.transpose(0, 3, 1, 2)
+        if self._program:
+            return self._program(frames)[0]
         with paddle.no_grad():
             return self._network(paddle.to_tensor(frames)).numpy()
-
-    def _load_program(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-        from paddle.inference import Config, create_predictor
-
-        with tempfile.TemporaryDirectory() as folder:
-            spec = paddle.static.InputSpec([None, 3, *self.trunk.size], "float32")
-            prefix = Path(folder, "trunk")
-            paddle.jit.save(self._network, str(prefix), input_spec=[spec])
-            program = next(prefix.with_suffix(s) for s in (".json", ".pdmodel")
-                           if prefix.with_suffix(s).exists())  # fmt: skip
-            config = Config(str(program), str(prefix.with_suffix(".pdiparams")))
-            config.disable_gpu()
-            config.enable_mkldnn()
-            config.set_cpu_math_library_num_threads(runtime.usable_cores())
-            config.disable_glog_info()
-            predictor = create_predictor(config)
-        name, result = predictor.get_input_names()[0], predictor.get_output_names()[0]
-
-        def run(frames: NDArray[np.float32]) -> NDArray[np.float32]:
-            predictor.get_input_handle(name).copy_from_cpu(frames)
-            predictor.run()
-            return predictor.get_output_handle(result).copy_to_cpu()
-
-        return run
 
 
 @dataclass

@@ -54,6 +54,7 @@ LEVELS = {
     "paddlevid.convert.conversion": 2.3,
     "paddlevid.build": 3.0,
     "paddlevid.features": 3.0,
+    "paddlevid.program": 2.5,
     "paddlevid.stream": 4.0,
     "paddlevid.trainer": 4.0,
     "paddlevid.predictor": 4.0,

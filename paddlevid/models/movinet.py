@@ -151,7 +151,7 @@ class ConvNorm(nn.Layer):
         )  # fmt: skip
         self.norm = nn.BatchNorm3D(c_out, momentum=momentum, epsilon=1e-3)
         self.activation = activation
-        self.kernel, self.stride = kernel, stride
+        self.kernel, self.stride, self.groups = kernel, stride, groups
 
     def forward(self, x: Tensor, state: State) -> Tensor:
         """(N, C, T, H, W) -> (N, C', T, h, w); a causal one replaces its frames in the state."""
@@ -199,7 +199,7 @@ class CausalSqueezeExcite(nn.Layer):
 
     Args:
         positions: add the number of the frame, in sines and cosines, times a learned number.
-        name: of its sums and counts in the state.
+        name: of its sums in the state.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class CausalSqueezeExcite(nn.Layer):
         means, counts = running_mean(frames, state, self.name)
         vectors = paddle.concat([means, frames], axis=1)
         if self.scale is not None:
-            vectors = vectors + self.scale * _positions(counts - 1, vectors.shape[1])
+            vectors = vectors + self.scale * position_encoding(counts - 1, vectors.shape[1])
         weights = self.expand(activate(self.reduce(vectors), self.gate.activation))
         return x * self.gate(weights)
 
@@ -252,20 +252,21 @@ def _linear(c_in: int, c_out: int) -> nn.Conv3D:
 def running_mean(frames: Tensor, state: State, name: str) -> tuple[Tensor, Tensor]:
     """The mean of each frame and all before: -> (N, C, T, 1, 1), and how many (N, 1, T, 1, 1)
 
-    `frames` is (N, C, T, 1, 1). The state keeps the sum as `name`_sum, the count as `name`_count.
+    `frames` is (N, C, T, 1, 1). The state keeps their sum as `name`_sum; its `count` is
+    that of the frames before.
     """
     t = frames.shape[2]
     sums = frames.cumsum(axis=2) if t > 1 else frames
     counts = paddle.arange(1, t + 1, dtype=frames.dtype).reshape([1, 1, t, 1, 1])
-    sums, counts = sums + state[f"{name}_sum"], counts + state[f"{name}_count"]
-    state[f"{name}_sum"], state[f"{name}_count"] = sums[:, :, -1:], counts[:, :, -1:]
+    sums, counts = sums + state[f"{name}_sum"], counts + state["count"]
+    state[f"{name}_sum"] = sums[:, :, -1:]
     return sums / counts, counts
 
 
-def _positions(numbers: Tensor, channels: int) -> Tensor:
-    """Numbers of frames, from 0: (N, 1, T, 1, 1) -> their sines, then cosines, (N, C, T, 1, 1)"""
-    rates = [10000 ** (-2 * i / channels) for i in range((channels + 1) // 2)]
-    angles = numbers * paddle.to_tensor(rates, numbers.dtype).reshape([1, -1, 1, 1, 1])
+def position_encoding(numbers: Tensor, channels: int) -> Tensor:
+    """Numbers of frames, from 0: (N, 1, T, 1, 1) -> sines, then cosines, (N, C, T, 1, 1)"""
+    rates = [10000 ** (-2 * i / channels) for i in range(channels // 2)]
+    angles = numbers * paddle.to_tensor(rates, "float32").reshape([1, -1, 1, 1, 1])
     return paddle.concat([paddle.sin(angles), paddle.cos(angles)], axis=1)
 
 
@@ -361,7 +362,8 @@ class Classifier(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., C) -> (..., K)"""
-        return super().forward(self.dropout(F.silu(self.dense(features))))
+        features = self.dropout(F.silu(self.dense(features)))
+        return F.linear(features, self.weight, self.bias)
 
 
 class MoViNet(nn.Layer):
@@ -415,6 +417,7 @@ class MoViNet(nn.Layer):
                 "number from 0 to below 1"
             )
         causal, gate = self._causality()
+        self.conv_type = conv_type
         kind = Kind(causal, conv_type, gate, causal and table.positions, alpha, momentum)
         depth = sum(len(layers) for _, layers in parsed)
         more = {"activation": gate.activation, "momentum": momentum}
@@ -555,9 +558,8 @@ class MoViNetStream(MoViNet):
                     shapes[layer.buffer] = [num_videos, channels, layer.kernel[0] - 1, h, w]
                 h, w = (-(-size // layer.stride[1]) for size in (h, w))
             shapes[f"{block.se.name}_sum"] = [num_videos, channels, 1, 1, 1]
-            shapes[f"{block.se.name}_count"] = [num_videos, 1, 1, 1, 1]
         shapes["head_sum"] = [num_videos, self.head.conv.weight.shape[0], 1, 1, 1]
-        shapes["head_count"] = [num_videos, 1, 1, 1, 1]
+        shapes["count"] = [num_videos, 1, 1, 1, 1]
         return shapes
 
     def _state_of(self, clip: Tensor) -> State:
@@ -567,7 +569,9 @@ class MoViNetStream(MoViNet):
     def _running_means(self, clip: Tensor, state: State) -> Tensor:
         """The mean of the head's maps up to each frame: (N, C, T, 1, 1)"""
         maps = self._maps(clip, state).mean(axis=[3, 4], keepdim=True)
-        return running_mean(maps, state, "head")[0]
+        means, counts = running_mean(maps, state, "head")
+        state["count"] = counts[:, :, -1:]
+        return means
 
 
 def movinet_a0(num_classes: int, **arguments: object) -> MoViNet:

@@ -10,12 +10,24 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from paddlevid import runtime
 from paddlevid.config import Config, ConfigError, ReaderConfig, load_config
 from paddlevid.files import write_whole
 from paddlevid.flags import Parser, at_least, describe
+
+
+def share(text: str) -> float:
+    """The type of --smooth."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"needs a number from 0 to below 1, not {text!r}")
+    return value
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,7 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help=".safetensors or .pdparams of train.py, or any file that paddlevid.convert reads",
     )  # fmt: skip
     parser.add_argument(
-        "inputs", metavar="INPUT", nargs="*", type=Path,
+        "inputs", metavar="INPUT", nargs="*",
         help="video files, .pkl clips, folders of them, folders of frames, or lists",
     )  # fmt: skip
     parser.add_argument(
@@ -70,8 +82,31 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="write a picture for each input: the probabilities up to each frame; for networks "
         "that read frame by frame (cnn_lstm, lrcn)",
     )  # fmt: skip
+    parser.add_argument(
+        "--stream", action="store_true",
+        help="INPUT are videos of any length, cameras (0, 1, ...) or addresses (rtsp://, http://): "
+        "predict all the while, a line of JSON for each --every frames; several run side by side",
+    )  # fmt: skip
+    parser.add_argument(
+        "--every", type=at_least(1), default=8, metavar="N", help="--stream: frames (8)"
+    )
+    parser.add_argument(
+        "--stride", type=at_least(1), metavar="N",
+        help="--stream: look at every N-th frame (MODEL.interval)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--smooth", type=share, default=0.8, metavar="S",
+        help="--stream: share of the scores before in the smoothed ones, from 0 to below 1 (0.8)",
+    )  # fmt: skip
     parser.add_argument("--device", metavar="cpu|gpu|gpu:0", help="where to compute")
     args = parser.parse_args(argv)
+    if args.stream:
+        if not args.inputs or args.split or args.curve:
+            parser.error("--stream needs INPUT, and neither --split nor --curve")
+        if args.output and args.output.suffix.lower() != ".jsonl":
+            parser.error(
+                f"--output {args.output}: with --stream it needs a name that ends in .jsonl"
+            )
     if args.split and args.inputs:
         parser.error("give either INPUT or --split")
     if args.split and args.curve:
@@ -108,6 +143,8 @@ def infer(args: argparse.Namespace) -> int:
     build.load_all_weights(model, args.weights)
     if args.split:
         return evaluate(args, config, model, classes)
+    if args.stream:
+        return stream(args, config, model, classes)
     return predict(args, config, model, classes)
 
 
@@ -187,6 +224,76 @@ def predict(args: argparse.Namespace, config: Config, model: object, classes: li
     if num_bad:
         print(f"{num_bad} of {num_good + num_bad} inputs could not be read", file=sys.stderr)
     return 1 if num_bad else 0
+
+
+def stream(args: argparse.Namespace, config: Config, model: object, classes: list[str]) -> int:
+    """Predict videos, cameras or addresses while they run: -> exit code, 1 when one broke off."""
+    import paddle
+
+    from paddlevid import build
+    from paddlevid.data.live import LiveSource
+
+    reader: ReaderConfig = config.infer
+    if reader.crops > 1 or reader.num_clips > 1:
+        raise ConfigError("--stream looks at one view: set crops and num_clips to 1")
+    if config.model.format == "features":
+        raise ConfigError(f"--stream: {config.model.create_name} reads features, not frames")
+    for address in args.inputs:
+        if not (address.isdecimal() or "://" in address or Path(address).is_file()):
+            raise ConfigError(f"--stream {address}: there is no such file, and it is no address")
+    device = str(paddle.device.get_device()).partition(":")[0]
+    streams = build.build_streams(config, model, len(args.inputs), args.every, device)
+    k = min(args.top_k, len(classes))
+    stride = args.stride or config.model.interval
+    with contextlib.ExitStack() as opened:
+        sources = [opened.enter_context(LiveSource(a, stride=stride)) for a in args.inputs]
+        output = sys.stdout
+        if args.output:
+            output = opened.enter_context(open(args.output, "w", encoding="utf-8"))
+        for row in run_streams(streams, sources, args.every, args.smooth):
+            best = np.argsort(-row["smoothed"], kind="stable")[:k]
+            row["classes"] = [classes[i] for i in best]
+            for name in ("probabilities", "smoothed"):
+                row[name] = [round(float(row[name][i]), 4) for i in best]
+            print(json.dumps(row, ensure_ascii=False), file=output, flush=True)
+    for source in sources:
+        told = f"{readable(source.address)}: {source.num_read} frames, {source.num_dropped} dropped"
+        print(told + (f"; {source.problem}" if source.problem else ""), file=sys.stderr)
+    return 1 if any(source.problem for source in sources) else 0
+
+
+def run_streams(
+    streams: Sequence["stream.Stream"],  # noqa: F821
+    sources: Sequence["LiveSource"],  # noqa: F821
+    every: int,
+    smooth: float,
+) -> Iterator[dict]:
+    """What is said of the sources, until all have ended: a row for each `every` frames of each."""
+    from paddlevid.stream import push_all
+
+    counts, averages = [0] * len(sources), [None] * len(sources)
+    newest: list = [None] * len(sources)
+    while not all(source.ended for source in sources):
+        taken = [(i, m) for i, source in enumerate(sources) if (m := source.take()) is not None]
+        if not taken:
+            waiting = next((source for source in sources if not source.ended), None)
+            moment = waiting.take(wait=0.05) if waiting else None
+            if moment is None:
+                continue
+            taken = [(sources.index(waiting), moment)]
+        found = push_all([streams[i] for i, _ in taken], [moment[2] for _, moment in taken])
+        for (i, (number, seconds, _)), scores in zip(taken, found, strict=True):
+            counts[i] += 1
+            if scores is not None:
+                newest[i] = scores
+                old = scores if averages[i] is None else averages[i]
+                averages[i] = smooth * old + (1 - smooth) * scores
+            if counts[i] % every == 0 and newest[i] is not None:
+                yield {
+                    "input": readable(sources[i].address), "frame": number,
+                    "seconds": round(seconds, 3), "dropped": sources[i].num_dropped, "classes": [],
+                    "probabilities": newest[i], "smoothed": averages[i],
+                }  # fmt: skip
 
 
 def add_trunk(args: argparse.Namespace, config: Config, model: object, samples: list) -> object:

@@ -54,8 +54,9 @@ from paddlevid.data.transform import (
 )
 from paddlevid.files import read_metadata
 from paddlevid.losses import CrossEntropy
-from paddlevid.models import create_model
+from paddlevid.models import ECO, MoViNetStream, create_model
 from paddlevid.optim import Schedule, create_optimizer, group_parameters
+from paddlevid.stream import ECOStream, StateStream, Stepper, Stream, WindowStream
 from paddlevid.weights import download, load_weights, read_weights
 
 _CROPS = {1: CenterCrop, 3: UniformCrop, 10: TenCrops}
@@ -307,6 +308,20 @@ def build_reader(
         num_workers=reader.num_reader_threads,
         max_bad_samples=config.train.max_bad_samples if labelled else 1.0,
     )
+
+
+def build_streams(
+    config: Config, model: nn.Layer, number: int, hop: int, device: str
+) -> list[Stream]:
+    """So many streams for a network, as its kind has them; the scores come every `hop` frames."""
+    transform = build_test_transform(config, config.infer)
+    num_frames = (config.infer.seg_num or config.model.seg_num) * config.model.seglen
+    if isinstance(model, MoViNetStream):
+        stepper = Stepper(model, device)
+        return [StateStream(stepper, transform) for _ in range(number)]
+    if isinstance(model, ECO):
+        return [ECOStream(model, num_frames, transform) for _ in range(number)]
+    return [WindowStream(model, num_frames, transform, hop) for _ in range(number)]
 
 
 def build_model(

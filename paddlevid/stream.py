@@ -1,5 +1,9 @@
-"""Streams: frames pushed one by one -> running class scores, with a bounded memory."""
+"""Streams: frames as they come -> running class scores, with a memory of constant size.
 
+All have `push(frames)`, for one frame or a few, and `reset()`; `push_all` is for several at once.
+"""
+
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -7,11 +11,148 @@ import paddle
 import paddle.nn.functional as F
 from numpy.random import Generator
 from numpy.typing import NDArray
+from paddle import nn
 
 from paddlevid.data.decode import Frames
 from paddlevid.models.eco import ECO
+from paddlevid.models.movinet import MoViNetStream
+from paddlevid.models.movinet_step import FrameStep
+from paddlevid.program import Program
 
+MoViNetState = dict[str, NDArray[np.float32]]  # of one video
+FrameTransform = Callable[[Frames, Generator], NDArray[np.float32]]
 Features = tuple[paddle.Tensor, paddle.Tensor | None]  # of one frame: (V, 96, h, w), (V, 1024)
+
+
+def check_frames(frames: NDArray[np.uint8]) -> Frames:
+    """A frame, uint8 (H, W, 3) RGB, or a few, (T, H, W, 3): -> (T, H, W, 3)
+
+    Raises ValueError for anything else.
+    """
+    if frames.dtype != np.uint8 or frames.ndim not in (3, 4) or frames.shape[-1] != 3:
+        raise ValueError(
+            "push needs a frame as uint8 (H, W, 3), or a few as (T, H, W, 3), got "
+            f"{frames.dtype} {frames.shape}"
+        )
+    return frames[None] if frames.ndim == 3 else frames
+
+
+class Stepper:
+    """Steps of a MoViNetStream for several videos at once, each at its own place.
+
+    On a CPU a program of paddle.inference, elsewhere the network itself.
+
+    Args:
+        network: put into evaluation mode.
+        device: "cpu", "gpu", ...
+    """
+
+    def __init__(self, network: MoViNetStream, device: str = "cpu") -> None:
+        network.eval()
+        self.network = network
+        self._in_frames = device == "cpu" and network.conv_type == "2plus1d"
+        self._program: Program | None = None  # made for the first frame, as it has its size
+        self._shapes: dict[str, list[int]] = {}
+
+    def __call__(
+        self, frames: NDArray[np.float32], states: Sequence[MoViNetState | None]
+    ) -> tuple[NDArray[np.float32], list[MoViNetState]]:
+        """A frame of each video (N, 3, 1, H, W) and their states, None at the start of a video.
+
+        -> logits (N, K), and the states behind the frames. All frames ever have one size.
+        """
+        if not self._shapes:
+            self._shapes = self.network.state_shapes(1, *frames.shape[3:])
+        states = [state or self._start() for state in states]
+        joined = [np.concatenate([state[name] for state in states]) for name in self._shapes]
+        outputs = self._run(frames, joined)
+        behind = [
+            {name: array[i : i + 1] for name, array in zip(self._shapes, outputs[1:], strict=True)}
+            for i in range(len(states))
+        ]
+        return outputs[0], behind
+
+    def _run(
+        self, frames: NDArray[np.float32], arrays: list[NDArray[np.float32]]
+    ) -> list[NDArray[np.float32]]:
+        if self._in_frames:
+            if self._program is None:
+                shapes = [[None, *array.shape[1:]] for array in (frames, *arrays)]
+                step = FrameStep(self.network, list(self._shapes))
+                self._program = Program(step, shapes, as_list=True)
+            return self._program(frames, *arrays)
+        state = {
+            name: paddle.to_tensor(array) for name, array in zip(self._shapes, arrays, strict=True)
+        }
+        with paddle.no_grad():
+            logits, state = self.network.step(paddle.to_tensor(frames), state)
+        return [logits.numpy(), *(state[name].numpy() for name in self._shapes)]
+
+    def _start(self) -> MoViNetState:
+        return {name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()}
+
+
+class StateStream:
+    """A video through a MoViNetStream, frame by frame.
+
+    Args:
+        stepper: may be shared by the streams of several videos.
+        transform: a frame as a clip of one, uint8 (1, H, W, 3) RGB -> float32 (1, 3, 1, h, w).
+    """
+
+    def __init__(self, stepper: Stepper, transform: FrameTransform) -> None:
+        self.stepper, self.transform = stepper, transform
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all frames: a new video begins."""
+        self.state: MoViNetState | None = None
+
+    def push(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Take the next frame or frames, see `check_frames`: -> probabilities (K,)"""
+        return push_all([self], [frames])[0]
+
+
+class WindowStream:
+    """A video through any network: its newest T frames, over and over.
+
+    Args:
+        model: put into evaluation mode.
+        num_frames: T.
+        transform: a frame as a clip of one, uint8 (1, H, W, 3) RGB -> float32 (V, 3, 1, h, w); the
+            logits of the V views are averaged.
+        hop: frames from one score to the next.
+    """
+
+    def __init__(
+        self, model: nn.Layer, num_frames: int, transform: FrameTransform, hop: int = 1
+    ) -> None:
+        if num_frames < 1 or hop < 1:
+            raise ValueError(f"num_frames = {num_frames} and hop = {hop} need at least 1")
+        model.eval()
+        self.model, self.num_frames, self.transform, self.hop = model, num_frames, transform, hop
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all frames: a new video begins."""
+        self._views: deque[NDArray[np.float32]] = deque(maxlen=self.num_frames)
+        self._wait = self.num_frames  # frames until the next score
+
+    def push(self, frames: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        """Take the next frame or frames, see `check_frames`: -> probabilities (K,), or None
+
+        There are scores once there are T frames, and then with every `hop`-th frame.
+        """
+        return push_all([self], [frames])[0]
+
+    def take(self, frame: Frames) -> NDArray[np.float32] | None:
+        """Keep a frame (1, H, W, 3): -> the views to score (V, 3, T, h, w) when it is time to."""
+        self._views.append(self.transform(frame, np.random.default_rng(0)))
+        self._wait -= 1
+        if self._wait:
+            return None
+        self._wait = self.hop
+        return np.concatenate(self._views, axis=2)
 
 
 class ECOStream:
@@ -34,7 +175,7 @@ class ECOStream:
         self,
         model: ECO,
         num_frames: int,
-        transform: Callable[[Frames, Generator], NDArray[np.float32]],
+        transform: FrameTransform,
         max_blocks: int = 5,
     ) -> None:
         if not isinstance(model, ECO):
@@ -56,18 +197,16 @@ class ECOStream:
         self._blocks: list[list[Features]] = []  # the oldest first
         self._scores: NDArray[np.float32] | None = None
 
-    def push(self, frame: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """Take the next frame, uint8 (H, W, 3) RGB: -> scores (K,) with every N-th, else None.
+    def push(self, frames: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        """Take the next frame or frames, see `check_frames`: -> scores (K,) or None
 
-        The scores are probabilities: half of them the network's on the memory of now, half the
-        scores before.
-
-        Raises ValueError for anything else than such a frame.
+        There are scores with every N-th frame. They are probabilities: half of them the network's
+        on the memory of now, half the scores before.
         """
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise ValueError(
-                f"push needs a frame as uint8 (H, W, 3), got {frame.dtype} {frame.shape}"
-            )
+        scores = [self._push(frame) for frame in check_frames(frames)]
+        return next((found for found in reversed(scores) if found is not None), None)
+
+    def _push(self, frame: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         views = self.transform(frame[None], np.random.default_rng(0))  # (V, 3, 1, h, w)
         with paddle.no_grad():
             self._queue.append(self.model.frame_features(paddle.to_tensor(views[:, :, 0])))
@@ -85,6 +224,59 @@ class ECOStream:
         vectors = paddle.stack([vector for _, vector in memory], axis=1) if has_vectors else None
         logits = self.model.fuse(maps, vectors).mean(axis=0)
         return F.softmax(logits.astype("float32"), axis=-1).numpy()
+
+
+Stream = StateStream | WindowStream | ECOStream
+
+
+def push_all(
+    streams: Sequence[Stream], frames: Sequence[NDArray[np.uint8]]
+) -> list[NDArray[np.float32] | None]:
+    """The next frames of several videos, as many of each: -> their newest probabilities, or None
+
+    Frames of streams with one stepper, or windows of one network, are computed as one batch.
+    """
+    scores: list[NDArray[np.float32] | None] = [None] * len(streams)
+    clips = [check_frames(part) for part in frames]
+    for t in range(max(len(clip) for clip in clips)):
+        steps: dict[int, list[int]] = {}  # by stepper or network, the streams that need it
+        views: dict[int, NDArray[np.float32]] = {}
+        for i, (stream, clip) in enumerate(zip(streams, clips, strict=True)):
+            if t >= len(clip):
+                continue
+            frame = clip[t : t + 1]
+            if isinstance(stream, ECOStream):
+                found = stream.push(frame)
+                scores[i] = scores[i] if found is None else found
+                continue
+            if isinstance(stream, WindowStream):
+                taken, key = stream.take(frame), id(stream.model)
+            else:
+                taken, key = stream.transform(frame, np.random.default_rng(0)), id(stream.stepper)
+            if taken is not None:
+                views[i] = taken
+                steps.setdefault(key, []).append(i)
+        for batch in steps.values():
+            logits = _logits([streams[i] for i in batch], [views[i] for i in batch])
+            probabilities = F.softmax(paddle.to_tensor(logits)).numpy()
+            for i, row in zip(batch, probabilities, strict=True):
+                scores[i] = row
+    return scores
+
+
+def _logits(
+    streams: Sequence[StateStream | WindowStream], views: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """(N, K) of streams with one stepper or one network."""
+    together = np.concatenate(views)
+    if isinstance(streams[0], StateStream):
+        logits, states = streams[0].stepper(together, [stream.state for stream in streams])
+        for stream, state in zip(streams, states, strict=True):
+            stream.state = state
+        return logits
+    with paddle.no_grad():
+        logits = streams[0].model(paddle.to_tensor(together)).astype("float32").numpy()
+    return np.stack([part.mean(axis=0) for part in np.split(logits, len(streams))])
 
 
 def thin_out(blocks: Sequence[list], size: int, max_blocks: int) -> list[list]:

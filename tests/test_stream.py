@@ -267,7 +267,7 @@ def test_numbers_below_one_are_refused(num_frames, max_blocks, message):
         (np.zeros((16, 16, 3), np.float32), r"got float32 \(16, 16, 3\)"),
         (np.zeros((16, 16), np.uint8), r"got uint8 \(16, 16\)"),
         (np.zeros((16, 16, 4), np.uint8), r"got uint8 \(16, 16, 4\)"),
-        (np.zeros((1, 16, 16, 3), np.uint8), r"needs a frame as uint8 \(H, W, 3\), got uint8 \(1,"),
+        (np.zeros((1, 1, 16, 16, 3), np.uint8), r"or a few as \(T, H, W, 3\), got uint8 \(1, 1,"),
     ],
 )
 def test_anything_else_than_a_frame_is_refused(frame, message):

@@ -101,19 +101,19 @@ class FrameBlock(nn.Layer):
     def forward(self, x: Tensor, state: State, number: Tensor, count: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', h, w)"""
         maps = self.space(self.expand(x))
-        n, c, h, w = maps.shape
+        _, c, h, w = maps.shape
         if self.time is not None:
             past = state[self.buffer]
             frames = paddle.concat([past, maps.unsqueeze(2)], axis=2)
             state[self.buffer] = frames[:, :, 1:]
-            maps = self.time(frames.reshape([n, c, -1, h * w])).reshape([n, c, h, w])
+            maps = self.time(frames.reshape([0, c, -1, h * w])).reshape([0, c, h, w])
         means, frame = _mean(maps, state, self.name, count)
         vectors = paddle.concat([means, frame], axis=1)
         if self.scale:
             waves = paddle.sin(number * self.rates + self.phases)
             vectors = vectors + self.scale * waves
         weights = self.enlarge(F.hardswish(self.reduce(vectors)))
-        weights = F.hardsigmoid(weights, slope=self.slope).reshape([n, c, 1, 1])
+        weights = F.hardsigmoid(weights, slope=self.slope).reshape([0, c, 1, 1])
         added = self.project(maps * weights)
         if self.stride > 1:
             x = F.avg_pool2d(x, 3, self.stride, "SAME")
@@ -122,10 +122,10 @@ class FrameBlock(nn.Layer):
 
 def _mean(maps: Tensor, state: State, name: str, count: Tensor) -> tuple[Tensor, Tensor]:
     """The means of all frames so far and of this one, both (N, C); the state's sum is replaced."""
-    n, c = maps.shape[:2]
-    frame = F.adaptive_avg_pool2d(maps, 1).reshape([n, c])
-    total = state[f"{name}_sum"].reshape([n, c]) + frame
-    state[f"{name}_sum"] = total.reshape([n, c, 1, 1, 1])
+    c = maps.shape[1]
+    frame = F.adaptive_avg_pool2d(maps, 1).reshape([0, c])
+    total = state[f"{name}_sum"].reshape([0, c]) + frame
+    state[f"{name}_sum"] = total.reshape([0, c, 1, 1, 1])
     return total / count, frame
 
 

@@ -1,5 +1,6 @@
 # make demo         videos, training, evaluation and predictions on this machine, in minutes
 # make demo-order   networks that see the order of frames, and one that does not
+# make demo-stream    causal MoViNet, and what it says of videos as they run
 # make demo-recurrent   LRCN, and an LSTM on features of the trunk of `make demo`
 # make test         the tests
 # make parity       the networks against PyTorch's, with the same weights
@@ -12,7 +13,7 @@ RUN := output/demo/tsn
 ORDER := data/direction
 TRAIN_FLAGS ?=
 
-.PHONY: demo demo-data demo-order demo-recurrent test test-paddle26 parity lint clean
+.PHONY: demo demo-data demo-order demo-recurrent demo-stream test test-paddle26 parity lint clean
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -60,6 +61,13 @@ demo-recurrent: $(ORDER)/train.list
 		--curve output/demo/cnn_lstm/curves $$(sed -n '1p' $(ORDER)/test.list | sed 's|^|$(ORDER)/|;s| [0-9]*$$||')
 	$(VENV)/bin/python train.py --config configs/demo/lrcn.yaml --save_dir output/demo/lrcn --overwrite $(TRAIN_FLAGS)
 	$(VENV)/bin/python infer.py --weights output/demo/lrcn/best.pdparams --split test
+
+demo-stream: $(ORDER)/train.list
+	$(VENV)/bin/python train.py --config configs/demo/movinet.yaml --save_dir output/demo/movinet_stream --overwrite \
+		-o MODEL.name=movinet_a0_stream $(TRAIN_FLAGS)
+	$(VENV)/bin/python infer.py --weights output/demo/movinet_stream/best.safetensors --split test
+	$(VENV)/bin/python infer.py --weights output/demo/movinet_stream/best.safetensors --every 4 --stride 3 \
+		--stream $$(sed -n '1p;60p' $(ORDER)/test.list | sed 's|^|$(ORDER)/|;s| [0-9]*$$||')
 
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[test]"

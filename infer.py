@@ -104,9 +104,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if not args.inputs or args.split or args.curve:
             parser.error("--stream needs INPUT, and neither --split nor --curve")
         if args.output and args.output.suffix.lower() != ".jsonl":
-            parser.error(
-                f"--output {args.output}: with --stream it needs a name that ends in .jsonl"
-            )
+            parser.error(f"--output {args.output}: --stream needs a name that ends in .jsonl")
+    else:
+        args.inputs = [Path(name) for name in args.inputs]
     if args.split and args.inputs:
         parser.error("give either INPUT or --split")
     if args.split and args.curve:

@@ -434,7 +434,11 @@ def build_optimizer(config: Config, model: nn.Layer) -> paddle.optimizer.Optimiz
         layer_decay=1.0 if train.freeze_trunk else train.layer_decay,
     )
     return create_optimizer(
-        train.optimizer, groups, momentum=train.momentum, nesterov=train.nesterov
+        train.optimizer,
+        groups,
+        momentum=train.momentum,
+        nesterov=train.nesterov,
+        epsilon=train.epsilon,
     )
 
 

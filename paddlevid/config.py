@@ -160,6 +160,7 @@ class TrainConfig:
     warmup_epochs: float = 0.0  # linear, from a tenth of the rate, step by step
     momentum: float = 0.9
     nesterov: bool = False
+    epsilon: float = 1e-7  # rmsprop: beside the root of the mean square
     l2_weight_decay: float = 0.0
     no_decay: tuple[str, ...] = ()  # what it leaves out, of "bias", "norm" and "embedding"
     bias_lr: float = 1.0  # times the rate, for biases (Caffe's networks: 2)
@@ -187,6 +188,7 @@ class TrainConfig:
             "bias_lr", "trunk_lr",
         )  # fmt: skip
         _check(self, "seed", self.seed < 2**32, f"at most {2**32 - 1}")
+        _check(self, "epsilon", self.epsilon > 0, "a number above 0")
         for key in ("flip", "max_bad_samples"):
             _check(self, key, 0 <= getattr(self, key) <= 1, "a share from 0 to 1")
         for key in ("momentum", "label_smoothing", "ema"):
@@ -479,6 +481,8 @@ def _without_effect(built: Mapping) -> Iterator[tuple[str, str, str]]:
         yield "train", "crop_positions", f"with TRAIN.crop = {train.crop!r}"
     if train.optimizer != "momentum":
         yield "train", "nesterov", f"with TRAIN.optimizer = {train.optimizer!r}"
+    if train.optimizer != "rmsprop":
+        yield "train", "epsilon", f"with TRAIN.optimizer = {train.optimizer!r}"
     if train.lr_policy != "multistep":
         yield "train", "lr_steps", f"with TRAIN.lr_policy = {train.lr_policy!r}"
     elif not train.lr_steps:

@@ -110,6 +110,7 @@ def create_optimizer(
     *,
     momentum: float = 0.9,
     nesterov: bool = False,
+    epsilon: float = 1e-7,
 ) -> paddle.optimizer.Optimizer:
     """Momentum SGD or RMSprop with L2 decay, AdamW with decoupled; the rate is set at each step.
 
@@ -118,9 +119,9 @@ def create_optimizer(
     """
     if name == "adamw":
         return paddle.optimizer.AdamW(learning_rate=0.0, parameters=list(groups), beta1=momentum)
-    if name == "rmsprop":  # Keras' rho and epsilon
+    if name == "rmsprop":  # Keras' rho, and unless told otherwise its epsilon
         return paddle.optimizer.RMSProp(
-            learning_rate=0.0, rho=0.9, epsilon=1e-7, momentum=momentum, parameters=list(groups)
+            learning_rate=0.0, rho=0.9, epsilon=epsilon, momentum=momentum, parameters=list(groups)
         )
     if name != "momentum":
         raise ValueError(f"unknown optimiser {name!r}; there are 'momentum', 'adamw' and 'rmsprop'")

@@ -322,3 +322,59 @@ def test_names_that_are_not_utf8_are_predicted_too(run, videos, tmp_path):
     output = tmp_path / "p.jsonl"
     assert run(name, "--output", output) == 0
     assert rows_of(output)[0]["classes"][0] == "light"
+
+
+# --- streams --------------------------------------------------------------------------------------
+
+
+def test_streams_of_several_videos_are_predicted_side_by_side(run, videos, tmp_path, capsys):
+    output = tmp_path / "lines.jsonl"
+    names = sorted(str(path) for path in videos.iterdir())
+    words = ["--stream", *names, "--every", 2, "--top-k", 1, "--output", output]
+    assert run(*words) == 0
+    rows = rows_of(output)
+    assert {row["input"] for row in rows} == set(names)
+    for row in rows:
+        assert row["classes"] == ["dark" if "暗" in row["input"] else "light"]
+        assert row["seconds"] == pytest.approx(row["frame"] / 25, abs=0.01)
+        assert 0.5 < row["smoothed"][0] <= 1 and row["dropped"] == 0
+    frames = [row["frame"] for row in rows if "暗" in row["input"]]
+    assert frames == sorted(frames) and len(frames) >= 2
+    assert capsys.readouterr().err.count("9 frames, 0 dropped") == 2
+
+
+def test_a_stream_that_breaks_off_is_an_exit_code(run, tmp_path, capsys):
+    (tmp_path / "broken.avi").write_bytes(b"nothing")
+    assert run("--stream", tmp_path / "broken.avi") == 1
+    assert "broken.avi: 0 frames, 0 dropped; " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--stream"], "--stream needs INPUT"),
+        (["--stream", "nix.mp4"], "--stream nix.mp4: there is no such file"),
+        (["--stream", "0", "--split", "test"], "--stream needs INPUT, and neither --split"),
+        (["--stream", "0", "--output", "x.csv"], "--stream needs a name that ends in .jsonl"),
+        (["--stream", "0", "--smooth", "1"], "needs a number from 0 to below 1, not '1'"),
+    ],
+)
+def test_wrong_words_for_a_stream_get_one_line(run, words, message, capsys):
+    try:
+        assert run(*words) == 1
+    except SystemExit as ended:
+        assert ended.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_flags_of_a_stream_change_what_is_said(run, videos, tmp_path):
+    def lines(*words: object) -> list[dict]:
+        output = tmp_path / "lines.jsonl"
+        assert run("--stream", videos / "暗 clip.avi", "--output", output, *words) == 0
+        return rows_of(output)
+
+    plain = lines("--every", 3)
+    assert [row["frame"] for row in plain] == [2, 5, 8]  # the first window is full with frame 2
+    assert [row["frame"] for row in lines("--every", 2)] == [3, 5, 7]
+    assert [row["frame"] for row in lines("--every", 1, "--stride", 3)] == [6]
+    assert all(row["smoothed"] == row["probabilities"] for row in lines("--smooth", 0))

@@ -88,6 +88,7 @@ KEYS: dict[str, tuple] = {
     "TRAIN.warmup_epochs": ([], 1),
     "TRAIN.momentum": ([], 0.5),
     "TRAIN.nesterov": ([], True),
+    "TRAIN.epsilon": (["TRAIN.optimizer=rmsprop"], 1.0),
     "TRAIN.l2_weight_decay": ([], 0.1),
     "TRAIN.no_decay": (["TRAIN.l2_weight_decay=0.1"], ["norm"]),
     "TRAIN.bias_lr": ([], 2.0),
@@ -337,6 +338,8 @@ def test_every_flag_of_infer_changes_something(noise, tmp_path, capsys):
         "--config": ["--config", "nowhere.yaml"],
         "--curve": ["--curve", f"{tmp_path}/curves"],
         "--trunk": [],  # of networks for features: tests/test_features.py
+        # tests/test_infer.py
+        **dict.fromkeys(("--stream", "--every", "--stride", "--smooth"), []),
     }
     assert set(changes) == flags_of("infer.py")
     for flag, words in changes.items():

@@ -21,11 +21,11 @@ from paddlevid.models import create_model
 from paddlevid.weights import read_weights
 
 torch = pytest.importorskip("torch", reason="make parity installs it")
-from paddlevid.bench.torch_networks import import_torchvision  # noqa: E402  needs torch
+from paddlevid.bench import torch_networks  # noqa: E402  needs torch
 
 pytestmark = pytest.mark.parity
 
-torchvision = import_torchvision()
+torchvision = torch_networks.import_torchvision()
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     transformers = pytest.importorskip("transformers")
@@ -85,7 +85,8 @@ def compare(
     weighting = np.random.default_rng(1).normal(size=expected.shape).astype(inputs.dtype)
     (expected * torch.from_numpy(weighting)).sum().backward()
     (got * paddle.to_tensor(weighting)).sum().backward()
-    their_slope, our_slope = first[0].grad.numpy(), first[1].grad.numpy()
+    our_slope = first[1].grad.numpy()
+    their_slope = first[0].grad.numpy().reshape(our_slope.shape)
     slope = np.abs(our_slope - their_slope).max() / np.abs(their_slope).max()
     print(f"output {difference:.1e}, gradient of the first layer {slope:.1e}")
     assert difference < error
@@ -243,7 +244,22 @@ def test_transformers_own_files_of_a_vit_are_read(style, tmp_path):
     np.testing.assert_array_equal(got, weights["blocks.1.temporal_attn.qkv.weight"])
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("conv_type", ["3d", "2plus1d"])
+def test_movinet_equals_one_that_is_written_in_pytorch(stream, conv_type, tmp_path):
+    theirs = randomize(torch_networks.MoViNet(7, stream, conv_type=conv_type))
+    if (stream, conv_type) in ((False, "3d"), (True, "2plus1d")):
+        assert len(theirs.state_dict()) == (451 if stream else 385)  # as the port's files
+    name = "movinet_a0_stream" if stream else "movinet_a0"
+    ours = create_model(name, num_classes=7, conv_type=conv_type)
+    through_a_file(theirs, ours, tmp_path)
+    first = (next(theirs.conv1.parameters()), ours.stem.conv.weight)
+    compare(theirs, ours, first, clips(2, 3, 6, 51, 64))
+
+
 BENCHED = [
+    ["infer", "--model", "movinet_a0", "--frames", "3", "--size", "32"],
+    ["train", "--model", "movinet_a0_stream", "--frames", "3", "--size", "32"],
     ["train", "--model", "cnn_lstm", "--frames", "3"],
     ["infer", "--model", "cnn_lstm", "--frames", "3"],
     ["extract", "--model", "resnet18", "--size", "32"],

@@ -1,5 +1,8 @@
 """ECO's online mode against its schedule, with the frames kept and the whole network run."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import paddle
 import pytest
@@ -7,7 +10,7 @@ from paddle import nn
 
 from paddlevid.models import create_model
 from paddlevid.models.eco import ECO
-from paddlevid.stream import ECOStream, thin_out
+from paddlevid.stream import ECOStream, StateStream, Stepper, WindowStream, push_all, thin_out
 
 # Frames kept of each queue, the oldest first, after 1, 2, ... queues of 16 (specification, 2.7).
 SCHEDULE = [[16], [8, 8], [4, 4, 8], [2, 2, 4, 8], [1, 1, 2, 4, 8]]
@@ -275,3 +278,112 @@ def test_anything_else_than_a_frame_is_refused(frame, message):
     with pytest.raises(ValueError, match=message):
         stream.push(frame)
     assert stream.push(frames(1)[0]) is None  # the refused one does not count
+
+
+# --- states and windows ---------------------------------------------------------------------------
+
+SMALL = {"stem": 8, "stages": "8: 24@15 / 16: 40@53 40@33", "head": 24, "dense": 32, "alpha": 0.7}
+
+
+def movinet(name: str = "movinet_a0_stream", **arguments: object) -> nn.Layer:
+    paddle.seed(0)
+    model = create_model(name, num_classes=4, **SMALL, **arguments)
+    model.fc.weight.set_value(model.fc.weight * 30)  # scores far from 1 / K
+    model.eval()
+    return model
+
+
+def probabilities(model: nn.Layer, clip: np.ndarray) -> np.ndarray:
+    """Of a whole clip, uint8 (T, H, W, 3): (K,)"""
+    views = np.concatenate([one_view(frame[None], None) for frame in clip], axis=2)
+    with paddle.no_grad():
+        return nn.functional.softmax(model(paddle.to_tensor(views))).numpy()[0]
+
+
+@pytest.mark.parametrize("name", ["movinet_a0_stream", "movinet_a3_stream"])
+@pytest.mark.parametrize("conv_type", ["2plus1d", "3d"])
+def test_a_stream_of_states_says_what_the_network_says_of_the_video_so_far(name, conv_type):
+    model, clip = movinet(name, conv_type=conv_type), frames(9)
+    for key, parameter in model.named_parameters():
+        if key.endswith("se.scale"):
+            parameter.set_value(paddle.full([1], 0.3))
+    stream = StateStream(Stepper(model), one_view)
+    for t in range(4):
+        np.testing.assert_allclose(
+            stream.push(clip[t]), probabilities(model, clip[: t + 1]), atol=1e-5
+        )
+    np.testing.assert_allclose(stream.push(clip[4:]), probabilities(model, clip), atol=1e-5)
+    stream.reset()
+    np.testing.assert_allclose(stream.push(clip[2:]), probabilities(model, clip[2:]), atol=1e-5)
+    assert np.abs(probabilities(model, clip) - probabilities(model, clip[2:])).max() > 1e-3
+
+
+def test_streams_side_by_side_do_not_mix_and_are_one_batch(monkeypatch):
+    model = movinet()
+    stepper = Stepper(model)
+    videos = [frames(7, seed) for seed in range(3)]
+    streams = [StateStream(stepper, one_view) for _ in videos]
+    streams[1].push(videos[1][:2])  # it began earlier
+    sizes, run = [], Stepper._run
+
+    def watched(self, batch, arrays):
+        sizes.append(len(batch))
+        return run(self, batch, arrays)
+
+    monkeypatch.setattr(Stepper, "_run", watched)
+    push_all([streams[0], streams[1]], [videos[0][:3], videos[1][2:5]])
+    push_all(streams, [videos[0][3], videos[1][5], videos[2][0]])
+    found = push_all(streams, [videos[0][4:], videos[1][6:], videos[2][1:]])
+    assert sizes == [2, 2, 2, 3, 3, 2, 2, 1, 1, 1]
+    for scores, video in zip(found, videos, strict=True):
+        np.testing.assert_allclose(scores, probabilities(model, video), atol=1e-5)
+
+
+def test_a_window_has_the_newest_frames():
+    model, clip = movinet("movinet_a0"), frames(12)
+    stream = WindowStream(model, 4, one_view, hop=3)
+    found = [stream.push(frame) for frame in clip]
+    assert [t for t, scores in enumerate(found) if scores is not None] == [3, 6, 9]
+    for t in (3, 6, 9):
+        expected = probabilities(model, clip[t - 3 : t + 1])
+        np.testing.assert_allclose(found[t], expected, atol=1e-5)
+
+
+def test_windows_of_several_videos_are_scored_together():
+    model = movinet("movinet_a0")
+    videos = [frames(4, seed) for seed in range(2)]
+    streams = [WindowStream(model, 4, two_views) for _ in videos]
+    together = push_all(streams, videos)
+    for scores, video in zip(together, videos, strict=True):
+        alone = WindowStream(model, 4, two_views).push(video)
+        np.testing.assert_allclose(scores, alone, atol=1e-5)
+
+
+def test_eco_takes_several_frames_at_once():
+    clip = frames(9)
+    one, several = (ECOStream(eco("eco_lite"), 4, one_view) for _ in range(2))
+    singly = [one.push(frame) for frame in clip]
+    np.testing.assert_allclose(several.push(clip), singly[7], atol=1e-6)
+    assert several.push(clip[:2]) is None
+
+
+@pytest.mark.parametrize("sizes", [(0, 1), (1, 0)])
+def test_a_window_of_nothing_is_refused(sizes):
+    with pytest.raises(ValueError, match="need at least 1"):
+        WindowStream(movinet(), sizes[0], one_view, sizes[1])
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+def test_the_memory_of_a_stream_does_not_grow():
+    stream, frame = StateStream(Stepper(movinet()), one_view), frames(1)[0]
+    for _ in range(300):
+        stream.push(frame)
+    before = resident_mb()
+    for _ in range(600):
+        stream.push(frame)
+    assert resident_mb() - before < 5

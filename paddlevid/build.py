@@ -43,6 +43,7 @@ from paddlevid.data.transform import (
     ColorJitter,
     Compose,
     JitterScale,
+    Letterbox,
     MultiScaleCrop,
     Normalize,
     RandomCrop,
@@ -84,9 +85,10 @@ def build_sampler(config: Config, section: TrainConfig | ReaderConfig) -> Sample
     return (BookSampler if model.sampling == "book" else SegmentSampler)(seg_num, model.seglen)
 
 
-def _resize(config: Config, short_size: int) -> Resize | ResizeShortSide:
+def _resize(config: Config, short_size: int) -> Resize | Letterbox | ResizeShortSide:
     if config.model.fixed_size:
-        return Resize(*config.model.fixed_size)
+        kind = Letterbox if config.model.letterbox else Resize
+        return kind(*config.model.fixed_size)
     return ResizeShortSide(short_size)
 
 

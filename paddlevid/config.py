@@ -65,6 +65,7 @@ class ModelConfig:
     interval: int = 1  # dense, linspace, every: every interval-th frame
     target_fps: float = 30.0  # linspace: the rate for which interval is meant; fps: the rate itself
     fixed_size: tuple[int, ...] = ()  # (height, width) to resize to, instead of the short side
+    letterbox: bool = False  # fixed_size: keep the aspect ratio, between black bars
     image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # RGB, of values in 0 .. 1
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
@@ -463,6 +464,8 @@ def _without_effect(built: Mapping) -> Iterator[tuple[str, str, str]]:
         yield "model", "interval", "without MODEL.sampling = 'dense', 'linspace' or 'every'"
     if model.sampling not in ("linspace", "fps"):
         yield "model", "target_fps", "without MODEL.sampling = 'linspace' or 'fps'"
+    if not model.fixed_size:
+        yield "model", "letterbox", "without MODEL.fixed_size"
     if model.fixed_size:
         for name in ("train", "valid", "test", "infer"):
             yield name, "short_size", "with MODEL.fixed_size"

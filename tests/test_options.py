@@ -58,6 +58,7 @@ KEYS: dict[str, tuple] = {
         10.0,
     ),
     "MODEL.fixed_size": ([], [33, 50]),
+    "MODEL.letterbox": (["MODEL.fixed_size=[40,40]"], True),
     "MODEL.image_mean": ([], [0.4, 0.4, 0.4]),
     "MODEL.image_std": ([], [0.4, 0.4, 0.4]),
     "TRAIN.filelist": ([], "LIST"),

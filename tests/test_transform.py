@@ -9,6 +9,7 @@ from paddlevid.data.transform import (
     ColorJitter,
     Compose,
     JitterScale,
+    Letterbox,
     MultiScaleCrop,
     Normalize,
     RandomCrop,
@@ -311,3 +312,19 @@ def test_the_steps_of_a_kind_can_be_left_out_and_the_rest_stays():
     expected = Compose([Resize(16, 24)], normalize, crops)(clip, np.random.default_rng(0))
     np.testing.assert_array_equal(without(clip, np.random.default_rng(0)), expected)
     assert not np.array_equal(whole(clip, np.random.default_rng(0)), expected)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "bars"),  # bars: above and left
+    [(30, 40, (3, 0)), (40, 30, (0, 3)), (24, 24, (0, 0)), (12, 12, (0, 0)), (31, 47, (4, 0))],
+)
+def test_a_letterbox_keeps_the_aspect_ratio_between_black_bars(height, width, bars):
+    clip = clip_of(height, width) // 2 + 100  # no black in it
+    box = Letterbox(24, 24)(clip)
+    assert (box.shape, box.dtype) == ((3, 24, 24, 3), np.uint8)
+    ratio = max(height, width) / 24
+    inside = Resize(int(height / ratio), int(width / ratio))(clip)
+    top, left = bars
+    _, rows, columns, _ = inside.shape
+    np.testing.assert_array_equal(box[:, top : top + rows, left : left + columns], inside)
+    assert (box == 0).all(axis=(0, 3)).sum() == 24 * 24 - rows * columns

@@ -75,6 +75,28 @@ class Resize:
 
 
 @dataclass(frozen=True)
+class Letterbox:
+    """Resize into a fixed size with the aspect ratio kept, between black bars.
+
+    As TensorFlow's resize_with_pad, which the tutorial on MoViNet uses.
+    """
+
+    height: int
+    width: int
+
+    def __call__(self, clip: Frames, rng: Generator | None = None) -> Frames:
+        """(T, H, W, C) -> (T, height, width, C)"""
+        num_frames, height, width, channels = clip.shape
+        ratio = max(height / self.height, width / self.width)
+        inside = resize(clip, max(int(height / ratio), 1), max(int(width / ratio), 1))
+        _, height, width, _ = inside.shape
+        top, left = (self.height - height) // 2, (self.width - width) // 2
+        box = np.zeros((num_frames, self.height, self.width, channels), clip.dtype)
+        box[:, top : top + height, left : left + width] = inside
+        return box
+
+
+@dataclass(frozen=True)
 class MultiScaleCrop:
     """TSN's multi-scale crop (Wang et al. 2016, section 3.3), resized to size x size.
 

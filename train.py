@@ -187,6 +187,10 @@ def train(args: argparse.Namespace) -> int:
         for note in notes:
             print(note)
         frozen = build.freeze_trunk(config, model)
+        if config.train.cache_features:
+            train_loader = build.cache_features(config, model, train_loader)
+            if valid_loader:
+                valid_loader = build.cache_features(config, model, valid_loader)
         num_trained = sum(p.size for p in model.parameters() if not p.stop_gradient)
         print(
             f"{config.model.create_name}: {num_trained:,} trained parameters, "

@@ -19,6 +19,7 @@ from paddlevid.config import Config, ConfigError, ReaderConfig, TrainConfig
 from paddlevid.convert.conversion import convert
 from paddlevid.data.dataset import (
     HMDB51Dataset,
+    Item,
     ListError,
     Sample,
     VideoDataset,
@@ -26,7 +27,7 @@ from paddlevid.data.dataset import (
     read_list,
 )
 from paddlevid.data.decode import DecodeError, is_pickled
-from paddlevid.data.features import FeatureDataset, Manifest, read_manifest
+from paddlevid.data.features import CachedFeatures, FeatureDataset, Manifest, read_manifest
 from paddlevid.data.loader import Loader
 from paddlevid.data.sample import (
     FRAME_KINDS,
@@ -95,6 +96,12 @@ def _resize(config: Config, short_size: int) -> Resize | Letterbox | ResizeShort
 def build_train_transform(config: Config) -> Compose:
     """Random crop, flip and colours."""
     train = config.train
+    if not train.augment:
+        return Compose(
+            [_resize(config, train.short_size)],
+            Normalize(config.model.image_mean, config.model.image_std),
+            crops=CenterCrop(train.target_size),
+        )
     if train.crop == "multiscale":
         crop = MultiScaleCrop(train.target_size, train.crop_scales, train.crop_positions)
     else:
@@ -216,7 +223,7 @@ def build_train_loader(config: Config, classes: Sequence[str]) -> Loader:
             build_sampler(config, train),
             build_train_transform(config),
             num_classes=config.model.num_classes,
-            train=True,
+            train=train.augment,
             seed=train.seed,
             no_flip=_no_flip_labels(config, classes),
         )
@@ -408,6 +415,50 @@ def freeze_trunk(config: Config, model: nn.Layer) -> list[nn.Layer]:
         for name, layer in model.named_children()
         if name != model.classifier and layer.parameters()  # a dropout goes on
     ]
+
+
+def cache_features(config: Config, model: nn.Layer, loader: Loader) -> Loader:
+    """A loader of what a frozen trunk gives for the clips of a loader, which is computed here.
+
+    Raises ConfigError where the trunk is trained along, the clips differ from epoch to epoch, or
+    the network's classifier cannot be had alone.
+    """
+    train = config.train
+    if not (hasattr(model, "features") and train.freeze_trunk):
+        raise ConfigError(
+            "TRAIN.cache_features needs TRAIN.freeze_trunk = True and a movinet, not "
+            f"{config.model.create_name} with freeze_trunk = {train.freeze_trunk}"
+        )
+    if train.augment or train.mixup or train.cutmix:
+        raise ConfigError(
+            "TRAIN.cache_features needs clips that stay the same: TRAIN.augment = False, and mixup "
+            "and cutmix 0"
+        )
+    model.eval()
+    items = {}
+    with (
+        Loader(
+            loader.dataset,
+            loader.batch_size,
+            num_workers=loader.num_workers,
+            max_bad_samples=loader.max_bad_samples,
+        ) as reading,
+        paddle.no_grad(),
+    ):
+        for batch in tqdm(reading.batches(), "features", len(reading), leave=False, disable=None):
+            features = model.features(paddle.to_tensor(batch.clips)).numpy()
+            parts = np.split(features, len(batch.labels))
+            for index, part, label in zip(batch.indices, parts, batch.labels, strict=True):
+                items[int(index)] = Item(int(index), part, int(label))
+        items |= {index: Item(index, problem=why) for index, why in reading.bad.items()}
+    return Loader(
+        CachedFeatures(loader.dataset, items),
+        loader.batch_size,
+        shuffle=loader.shuffle,
+        weights=loader.weights,
+        seed=loader.seed,
+        max_bad_samples=loader.max_bad_samples,
+    )
 
 
 def build_schedule(config: Config) -> Schedule:

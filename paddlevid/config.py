@@ -139,6 +139,8 @@ class TrainConfig:
     num_reader_threads: int = 0  # loading processes; 0 = in the main one
     max_bad_samples: float = 0.01  # share of unreadable clips above which the run stops
     balance: str = ""  # classes of unlike size: "loss" weighs the rare ones up, "sampling" repeats
+    augment: bool = True  # False: the frames and the centre crop that evaluation takes
+    cache_features: bool = False  # freeze_trunk: run the trunk once, and train on what it gives
     # augmentation, one draw for all frames of a clip
     short_size: int = 240  # pixels of the short side after resizing
     jitter_scale: tuple[int, ...] = ()  # (low, high): a random short side, instead of short_size
@@ -472,6 +474,9 @@ def _without_effect(built: Mapping) -> Iterator[tuple[str, str, str]]:
         yield "train", "jitter_scale", "with MODEL.fixed_size"
     elif train.jitter_scale:
         yield "train", "short_size", "with TRAIN.jitter_scale"
+    if not train.augment:
+        for key in ("crop", "flip", "color_jitter", "jitter_scale"):
+            yield "train", key, "with TRAIN.augment = False"
     if not train.flip:
         yield "train", "no_flip_classes", "with TRAIN.flip = 0"
     if not train.l2_weight_decay:

@@ -89,6 +89,8 @@ KEYS: dict[str, tuple] = {
     "TRAIN.warmup_epochs": ([], 1),
     "TRAIN.momentum": ([], 0.5),
     "TRAIN.nesterov": ([], True),
+    "TRAIN.augment": ([], False),
+    "TRAIN.cache_features": ([], True, "error"),
     "TRAIN.epsilon": (["TRAIN.optimizer=rmsprop"], 1.0),
     "TRAIN.l2_weight_decay": ([], 0.1),
     "TRAIN.no_decay": (["TRAIN.l2_weight_decay=0.1"], ["norm"]),

@@ -450,3 +450,81 @@ def test_weights_to_start_from_do_not_go_with_a_resume(small_config, capsys):
     with pytest.raises(SystemExit):
         run("--config", small_config, "--resume", "--pretrain", "x.pdparams")
     assert "it does not go with --resume" in capsys.readouterr().err
+
+
+# --- a trunk that is not trained ------------------------------------------------------------------
+
+FROZEN = [
+    "MODEL.name=movinet_a0",
+    'MODEL.arguments={"stem": 8, "stages": "8: 24@15 / 16: 40@33", "head": 16, "dense": 12, '
+    '"alpha": 0.5}',
+    "TRAIN.freeze_trunk=True", "TRAIN.augment=False", "TRAIN.optimizer=adamw",
+    "TRAIN.learning_rate=0.01", "TRAIN.balance=loss",
+]  # fmt: skip
+
+
+def run_frozen(small_config, folder, *more: str) -> int:
+    words = [word for override in [*FROZEN, *more] for word in ("-o", override)]
+    return train.main(["--config", str(small_config), "--save_dir", str(folder), *words])
+
+
+@pytest.mark.parametrize("name", ["movinet_a0", "movinet_a0_stream"])
+def test_a_frozen_trunk_that_runs_once_gives_the_same_weights(small_config, tmp_path, name):
+    reads = []
+    for cached in (False, True):
+        more = [f"MODEL.name={name}", f"TRAIN.cache_features={cached}", "TRAIN.epoch=4"]
+        assert run_frozen(small_config, tmp_path / f"{cached}", *more) == 0
+        reads.append(read_weights(tmp_path / f"{cached}" / "best.safetensors").arrays)
+    for key, array in reads[0].items():
+        np.testing.assert_allclose(array, reads[1][key], atol=1e-4, err_msg=key)
+    start = read_weights(tmp_path / "True" / "best.safetensors").arrays
+    assert run_frozen(small_config, tmp_path / "x", f"MODEL.name={name}", "TRAIN.epoch=1") == 0
+    later = read_weights(tmp_path / "x" / "best.safetensors").arrays
+    moved = {key for key in start if np.abs(start[key] - later[key]).max() > 1e-6}
+    assert moved == {"fc.weight", "fc.bias", "fc.dense.weight", "fc.dense.bias"}
+
+
+def test_a_frozen_trunk_sees_each_clip_once(small_config, tmp_path, monkeypatch):
+    from paddlevid.models.movinet import MoViNet
+
+    seen, features = [], MoViNet.features
+    monkeypatch.setattr(
+        MoViNet,
+        "features",
+        lambda self, clip: seen.append((clip.ndim, len(clip))) or features(self, clip),
+    )
+    assert run_frozen(small_config, tmp_path / "run", "TRAIN.cache_features=True") == 0
+    data = load_config(small_config)
+    lists = [Path(section.filelist).read_text() for section in (data.train, data.valid)]
+    num_clips = sum(len(text.split("\n")) - 1 for text in lists)
+    assert sum(length for ndim, length in seen if ndim == 5) == num_clips
+    assert sum(length for ndim, length in seen if ndim == 2) == 2 * num_clips  # two epochs
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("TRAIN.freeze_trunk=False", "not movinet_a0 with freeze_trunk = False"),
+        ("TRAIN.augment=True", "needs clips that stay the same"),
+        ("TRAIN.mixup=0.5", "needs clips that stay the same"),
+    ],
+)
+def test_features_that_cannot_be_kept_are_refused(
+    small_config, tmp_path, override, message, capsys
+):
+    assert run_frozen(small_config, tmp_path / "x", "TRAIN.cache_features=True", override) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_without_augmentation_the_clips_are_those_of_evaluation(small_config):
+    from paddlevid import build
+
+    overrides = ["TRAIN.augment=False", "TEST.batch_size=1000", "TRAIN.batch_size=1000"]
+    config = load_config(small_config, overrides)
+    with (
+        build.build_train_loader(config, ["dark", "light"]) as training,
+        build.build_test_loader(config, "train") as testing,
+    ):
+        first, second = next(training.batches(3)), next(testing.batches())
+    order = np.argsort(first.indices)
+    np.testing.assert_array_equal(first.clips[order], second.clips)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from paddlevid.data.dataset import Item, ListError, Sample
+from paddlevid.data.dataset import Item, ListError, Sample, VideoDataset
 
 MANIFEST = "features.json"
 
@@ -103,6 +103,30 @@ class FeatureDataset:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return Item(index, problem=f"{sample.path}: {reason}")
         return Item(index, array[None], -1 if sample.label is None else sample.label)
+
+
+@dataclass(frozen=True)
+class CachedFeatures:
+    """Features of a data set's clips in memory, by the numbers of the clips."""
+
+    dataset: VideoDataset
+    items: dict[int, Item]
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Of the data set."""
+        return self.dataset.samples
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def label_of(self, sample: Sample) -> int | None:
+        """As of the data set."""
+        return self.dataset.label_of(sample)
+
+    def fetch(self, index: int, epoch: int = 0) -> Item:
+        """The features of a clip (V, C) and its label, or why there are none."""
+        return self.items[index]
 
 
 def read_features(path: Path, features: int) -> NDArray[np.float32]:

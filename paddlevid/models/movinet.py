@@ -441,8 +441,12 @@ class MoViNet(nn.Layer):
         return False, Gate("swish")
 
     def forward(self, clip: Tensor) -> Tensor:
-        """(N, 3, T, H, W) -> (N, K) logits, for any T, H and W"""
-        return self.fc(self._maps(clip, {}).mean(axis=[2, 3, 4]))
+        """(N, 3, T, H, W), or their `features`, -> (N, K) logits, for any T, H and W"""
+        return self.fc(self.features(clip))
+
+    def features(self, clip: Tensor) -> Tensor:
+        """What the classifier gets: (N, 3, T, H, W) -> (N, C); such numbers stay as they are."""
+        return clip if clip.ndim == 2 else self._maps(clip, {}).mean(axis=[2, 3, 4])
 
     def rename(self, name: str) -> str:
         """A name with the number of a layer, `layer.N.`, from the stem to the head -> ours."""
@@ -497,8 +501,13 @@ class MoViNetStream(MoViNet):
 
     def forward(self, clip: Tensor) -> Tensor:
         """(N, 3, T, H, W) -> (N, K) logits, for any T, H and W"""
-        means = self._running_means(clip, self._state_of(clip))
-        return self.fc(means[:, :, -1].squeeze([2, 3]))
+        return self.fc(self.features(clip))
+
+    def features(self, clip: Tensor) -> Tensor:
+        """As of a MoViNet."""
+        if clip.ndim == 2:
+            return clip
+        return self._running_means(clip, self._state_of(clip))[:, :, -1].squeeze([2, 3])
 
     def frame_logits(self, clip: Tensor) -> Tensor:
         """What it would say of the clip up to each frame: (N, 3, T, H, W) -> (N, T, K)"""

@@ -374,7 +374,7 @@ def test_the_flags_of_a_stream_change_what_is_said(run, videos, tmp_path):
         return rows_of(output)
 
     plain = lines("--every", 3)
-    assert [row["frame"] for row in plain] == [2, 5, 8]  # the first window is full with frame 2
-    assert [row["frame"] for row in lines("--every", 2)] == [3, 5, 7]
-    assert [row["frame"] for row in lines("--every", 1, "--stride", 3)] == [6]
+    assert [row["frame"] for row in plain] == [2, 5, 8]
+    assert [row["frame"] for row in lines("--every", 2)] == [1, 3, 5, 7]
+    assert [row["frame"] for row in lines("--every", 1, "--stride", 3)] == [3, 6]
     assert all(row["smoothed"] == row["probabilities"] for row in lines("--smooth", 0))

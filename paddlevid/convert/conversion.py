@@ -81,9 +81,11 @@ def convert(model: nn.Layer, file: WeightsFile, *, whole: bool = False) -> Conve
     classifier = getattr(model, "classifier", None)  # a trunk has none
     parts = [] if whole else [name for name in current if name.startswith(f"{classifier}.")]
     if any(n not in found or found[n].array.shape != current[n].shape for n in parts):
-        bias = found.get(f"{classifier}.bias")
+        bias, own = found.get(f"{classifier}.bias"), len(current[f"{classifier}.bias"])
         classes = len(bias.array) if bias else "no"
-        why = f"the file has {classes} classes, the network {len(current[f'{classifier}.bias'])}"
+        why = f"the file has {classes} classes, the network {own}"
+        if classes == own:
+            why = "the file's classifier is for other features"
         for name in parts:
             row = found.get(name)
             left_out += [Row(row.source, "", row.array, "left out", why)] if row else []

@@ -161,7 +161,7 @@ class ConvNorm(nn.Layer):
             if self.kernel[1:] != (1, 1):
                 sides = [_same(x.shape[axis], self.kernel[axis - 2], self.stride[axis - 2])
                          for axis in (4, 3)]  # fmt: skip
-                x = F.pad(x, [*sides[0], *sides[1], 0, 0])
+                x = F.pad(x, [*sides[0], *sides[1], 0, 0], data_format="NCDHW")
         return activate(self.norm(self.conv(x)), self.activation)
 
 

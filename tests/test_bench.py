@@ -16,6 +16,9 @@ MACHINE = {"processor", "cores", "threads", "paddle", "python", "numpy", "peak_m
     [
         (["train", "--model", "tsn_r18"], {"seconds_per_step", "clips_per_second"}),
         (["infer", "--model", "tsn_r18"], {"seconds_per_batch", "clips_per_second"}),
+        (["infer", "--model", "tsn_r18", "--program"], {"clips_per_second"}),
+        (["stream", "--model", "tsn_r18"], {"seconds_per_frame"}),
+        (["stream", "--model", "movinet_a0_stream"], {"seconds_per_frame"}),
         (["extract", "--model", "resnet18"], {"frames_per_second"}),
         (["read", "--workers", "0"], {"seconds_per_batch", "clips_per_second"}),
         (["prepare"], {"frames_per_second", "book_frames_per_second", "speedup"}),

@@ -8,6 +8,7 @@ import paddle
 import pytest
 from paddle import nn
 
+from paddlevid.data.transform import Compose, Normalize, Resize
 from paddlevid.models import create_model
 from paddlevid.models.eco import ECO
 from paddlevid.stream import ECOStream, StateStream, Stepper, WindowStream, push_all, thin_out
@@ -316,6 +317,21 @@ def test_a_stream_of_states_says_what_the_network_says_of_the_video_so_far(name,
     stream.reset()
     np.testing.assert_allclose(stream.push(clip[2:]), probabilities(model, clip[2:]), atol=1e-5)
     assert np.abs(probabilities(model, clip) - probabilities(model, clip[2:])).max() > 1e-3
+
+
+def test_frames_may_change_their_size_in_mid_stream():
+    transform = Compose([Resize(16, 16)], Normalize((0, 0, 0), (1, 1, 1)))
+    model, clip = movinet(), frames(6)
+    larger = clip.repeat(2, axis=1).repeat(3, axis=2)  # of even colours: the same once resized
+    for make in (
+        lambda: StateStream(Stepper(model), transform),
+        lambda: WindowStream(model, 6, transform),
+    ):
+        plain, changing = make(), make()
+        expected = plain.push(clip)
+        changing.push(clip[:3])
+        found = changing.push(larger[3:])
+        np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 def test_streams_side_by_side_do_not_mix_and_are_one_batch(monkeypatch):

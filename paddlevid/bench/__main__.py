@@ -30,10 +30,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = Parser(
         prog="python -m paddlevid.bench",
-        description="train: a training step; infer: a batch through the network; extract: "
-        "features of frames through a trunk; read: clips from video files through the loader; "
-        "prepare: frames from videos to JPEG files, beside the book's loop. Random weights and "
-        "made-up videos: only the time counts.",
+        description="train: a training step; infer: a batch through the network; stream: a frame "
+        "of each of --clips videos; extract: features of frames through a trunk; read: clips from "
+        "video files through the loader; prepare: frames from videos to JPEG files, beside the "
+        "book's loop. Random weights and made-up videos: only the time counts.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     positive = at_least(1)
@@ -68,11 +68,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="read, prepare: a folder of real videos to use; extract: of videos whose frames it "
         "reads, all of them, once",
     )  # fmt: skip
-    parser.add_argument("--device", default="cpu", help="train, infer, extract: cpu or gpu")
+    parser.add_argument("--device", default="cpu", help="train, infer, stream, extract: cpu or gpu")
     parser.add_argument(
         "--torch", action="store_true",
         help="train, infer, extract: PyTorch eager instead, with a network that is written in it",
     )  # fmt: skip
+    parser.add_argument(
+        "--program", action="store_true", help="infer: through paddle.inference, on a CPU"
+    )
     parser.add_argument(
         "--paddle-defaults", action="store_true",
         help="train, infer: leave out paddlevid's process settings",
@@ -139,15 +142,41 @@ def bench_infer(args: argparse.Namespace) -> dict[str, float]:
 
     from paddlevid.metrics import score_views
     from paddlevid.models import create_model
+    from paddlevid.program import Program
 
     model = create_model(args.model, num_classes=10, **args.arguments)
     model.eval()
+
+    if args.program:
+        program = Program(model, [[None, *batch.clips.shape[1:]]])
+        run = median_seconds(lambda: program(batch.clips), args.steps)
+        return _rates(run, "batch", args.clips)
 
     def infer() -> None:
         with paddle.no_grad():
             score_views(model, batch).numpy()
 
     return _rates(median_seconds(infer, args.steps), "batch", args.clips)
+
+
+def bench_stream(args: argparse.Namespace) -> dict[str, float]:
+    """The next frame of each of some videos, as infer.py --stream takes them."""
+    from paddlevid.models import MoViNetStream, create_model
+    from paddlevid.stream import StateStream, Stepper, WindowStream, push_all
+
+    model = create_model(args.model, num_classes=10, **args.arguments)
+    transform = Compose([], Normalize((0.45,) * 3, (0.225,) * 3))
+    if isinstance(model, MoViNetStream):
+        stepper = Stepper(model, args.device)
+        streams = [StateStream(stepper, transform) for _ in range(args.clips)]
+    else:
+        streams = [WindowStream(model, args.frames, transform) for _ in range(args.clips)]
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (args.clips, args.size, args.size, 3), np.uint8)
+    for _ in range(args.frames):  # until there are windows
+        push_all(streams, frames)
+    seconds = median_seconds(lambda: push_all(streams, frames), args.steps)
+    return {"seconds_per_frame": seconds, "frames_per_second": args.clips / seconds}
 
 
 def bench_extract(args: argparse.Namespace) -> dict[str, float]:
@@ -290,6 +319,7 @@ def _videos(args: argparse.Namespace, folder: Path) -> list[Path]:
 BENCHES: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {
     "train": bench_train,
     "infer": bench_infer,
+    "stream": bench_stream,
     "extract": bench_extract,
     "read": bench_read,
     "prepare": bench_prepare,
@@ -356,7 +386,10 @@ def main(argv: list[str] | None = None) -> int:
     figures = {name: round(value, 6) for name, value in figures.items()}
     flags = {name: getattr(args, name) for name in ("clips", "frames", "size", "steps", "workers")}
     network = {"model": args.model, "arguments": args.arguments}
-    what = {"bench": args.what, **(network if args.what in ("train", "infer", "extract") else {})}
+    what = {
+        "bench": args.what,
+        **(network if args.what in ("train", "infer", "stream", "extract") else {}),
+    }
     print(json.dumps({**what, **flags, **figures, **machine()}))
     return 0
 

@@ -16,9 +16,9 @@ Moment = tuple[int, float, NDArray[np.uint8]]  # number of the frame, seconds, (
 class LiveSource:
     """Frames of a video file, a camera ("0") or an address ("rtsp://...", "http://...").
 
-    A thread reads ahead. Of a camera or an address the oldest frames that wait are dropped when
-    they are not taken in time, and counted; a file waits. An address that fails or stalls is opened
-    again.
+    A thread reads ahead. Of a camera or a line the oldest frames that wait are dropped when they
+    are not taken in time, and counted; a file waits, also one on a server. An address that fails
+    or stalls is opened again.
 
     Args:
         address: what to read.
@@ -45,6 +45,7 @@ class LiveSource:
         self.num_read = self.num_dropped = 0
         self.problem = ""  # why it ended, unless with its last frame
         self.ended = False  # and all frames were taken
+        self._drops = False
         self._queue: queue.Queue[Moment | None] = queue.Queue(ahead)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -93,12 +94,14 @@ class LiveSource:
     def _read(self) -> bool:
         """Read until the source ends: -> whether it has come to its end, and is no broken line."""
         is_over = True
-        if self.address.isdecimal():
+        self._drops = self.address.isdecimal()
+        if self._drops:
             frames = _of_camera(int(self.address))
         elif self.is_live:
             options = {"rtsp_transport": "tcp"} if self.address.startswith("rtsp") else {}
             container = av.open(self.address, options=options, timeout=self.timeout)
             is_over = bool(container.duration)  # a file on a server
+            self._drops = not is_over
             frames = _of_container(container)
         else:
             frames = _of_container(av.open(self.address))
@@ -118,9 +121,9 @@ class LiveSource:
     def _put(self, moment: Moment) -> None:
         while not self._stop.is_set():
             try:
-                return self._queue.put(moment, timeout=0.0 if self.is_live else 0.1)
+                return self._queue.put(moment, timeout=0.0 if self._drops else 0.1)
             except queue.Full:
-                if self.is_live:
+                if self._drops:
                     try:
                         self._queue.get_nowait()
                         self.num_dropped += 1

@@ -88,25 +88,29 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "predict all the while, a line of JSON for each --every frames; several run side by side",
     )  # fmt: skip
     parser.add_argument(
-        "--every", type=at_least(1), default=8, metavar="N", help="--stream: frames (8)"
+        "--every", type=at_least(1), metavar="N", help="--stream: frames from line to line (8)"
     )
     parser.add_argument(
         "--stride", type=at_least(1), metavar="N",
         help="--stream: look at every N-th frame (MODEL.interval)",
     )  # fmt: skip
     parser.add_argument(
-        "--smooth", type=share, default=0.8, metavar="S",
+        "--smooth", type=share, metavar="S",
         help="--stream: share of the scores before in the smoothed ones, from 0 to below 1 (0.8)",
     )  # fmt: skip
     parser.add_argument("--device", metavar="cpu|gpu|gpu:0", help="where to compute")
     args = parser.parse_args(argv)
     if args.stream:
-        if not args.inputs or args.split or args.curve:
-            parser.error("--stream needs INPUT, and neither --split nor --curve")
+        if not args.inputs or args.split or args.curve or args.trunk:
+            parser.error("--stream needs INPUT, and neither --split, --curve nor --trunk")
         if args.output and args.output.suffix.lower() != ".jsonl":
             parser.error(f"--output {args.output}: --stream needs a name that ends in .jsonl")
+        args.every = args.every or 8
+        args.smooth = 0.8 if args.smooth is None else args.smooth
     else:
         args.inputs = [Path(name) for name in args.inputs]
+        if (args.every, args.stride, args.smooth) != (None, None, None):
+            parser.error("--every, --stride and --smooth are for --stream")
     if args.split and args.inputs:
         parser.error("give either INPUT or --split")
     if args.split and args.curve:
@@ -272,28 +276,40 @@ def run_streams(
     from paddlevid.stream import push_all
 
     counts, averages = [0] * len(sources), [None] * len(sources)
-    newest: list = [None] * len(sources)
+    newest: list = [None] * len(sources)  # number, seconds and scores of the last frame with scores
+    unsaid = [False] * len(sources)
+
+    def row(i: int) -> dict:
+        unsaid[i] = False
+        number, seconds, scores = newest[i]
+        return {
+            "input": readable(sources[i].address), "frame": number, "seconds": round(seconds, 3),
+            "dropped": sources[i].num_dropped, "classes": [], "probabilities": scores,
+            "smoothed": averages[i],
+        }  # fmt: skip
+
     while not all(source.ended for source in sources):
         taken = [(i, m) for i, source in enumerate(sources) if (m := source.take()) is not None]
         if not taken:
-            waiting = next((source for source in sources if not source.ended), None)
-            moment = waiting.take(wait=0.05) if waiting else None
+            waiting = next((i for i, source in enumerate(sources) if not source.ended), None)
+            moment = None if waiting is None else sources[waiting].take(wait=0.05)
             if moment is None:
                 continue
-            taken = [(sources.index(waiting), moment)]
+            taken = [(waiting, moment)]
         found = push_all([streams[i] for i, _ in taken], [moment[2] for _, moment in taken])
         for (i, (number, seconds, _)), scores in zip(taken, found, strict=True):
             counts[i] += 1
             if scores is not None:
-                newest[i] = scores
+                newest[i], unsaid[i] = (number, seconds, scores), True
                 old = scores if averages[i] is None else averages[i]
                 averages[i] = smooth * old + (1 - smooth) * scores
-            if counts[i] % every == 0 and newest[i] is not None:
-                yield {
-                    "input": readable(sources[i].address), "frame": number,
-                    "seconds": round(seconds, 3), "dropped": sources[i].num_dropped, "classes": [],
-                    "probabilities": newest[i], "smoothed": averages[i],
-                }  # fmt: skip
+            if counts[i] % every == 0 and unsaid[i]:
+                yield row(i)
+    for i, source in enumerate(sources):
+        if unsaid[i]:  # the last frames of a source
+            yield row(i)
+        elif newest[i] is None and not source.problem:
+            source.problem = f"only {counts[i]} frames were looked at, too few to say anything"
 
 
 def add_trunk(args: argparse.Namespace, config: Config, model: object, samples: list) -> object:

@@ -170,6 +170,8 @@ def train(args: argparse.Namespace) -> int:
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong config answer at once.
     from paddlevid import build, trainer
+    from paddlevid.checkpoint import load_checkpoint
+    from paddlevid.weights import load_weights
 
     print(build.choose_device(config, args.device))
     for note in config.notes:
@@ -188,6 +190,9 @@ def train(args: argparse.Namespace) -> int:
             print(note)
         frozen = build.freeze_trunk(config, model)
         if config.train.cache_features:
+            if args.resume:  # the trunk must be that of the run
+                state, _ = load_checkpoint(args.save_dir / "checkpoints")
+                load_weights(model, state["model"], args.save_dir)
             train_loader = build.cache_features(config, model, train_loader)
             if valid_loader:
                 valid_loader = build.cache_features(config, model, valid_loader)

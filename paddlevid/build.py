@@ -56,7 +56,7 @@ from paddlevid.data.transform import (
 )
 from paddlevid.files import read_metadata
 from paddlevid.losses import CrossEntropy
-from paddlevid.models import ECO, MoViNetStream, create_model
+from paddlevid.models import ECO, MoViNet, MoViNetStream, create_model
 from paddlevid.optim import Schedule, create_optimizer, group_parameters
 from paddlevid.stream import ECOStream, StateStream, Stepper, Stream, WindowStream
 from paddlevid.weights import download, load_weights, read_weights
@@ -424,7 +424,7 @@ def cache_features(config: Config, model: nn.Layer, loader: Loader) -> Loader:
     the network's classifier cannot be had alone.
     """
     train = config.train
-    if not (hasattr(model, "features") and train.freeze_trunk):
+    if not (isinstance(model, MoViNet) and train.freeze_trunk):
         raise ConfigError(
             "TRAIN.cache_features needs TRAIN.freeze_trunk = True and a movinet, not "
             f"{config.model.create_name} with freeze_trunk = {train.freeze_trunk}"

@@ -136,22 +136,21 @@ class WindowStream:
     def reset(self) -> None:
         """Forget all frames: a new video begins."""
         self._views: deque[NDArray[np.float32]] = deque(maxlen=self.num_frames)
-        self._wait = self.num_frames  # frames until the next score
+        self._count = 0  # of frames
 
     def push(self, frames: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         """Take the next frame or frames, see `check_frames`: -> probabilities (K,), or None
 
-        There are scores once there are T frames, and then with every `hop`-th frame.
+        There are scores with every `hop`-th frame, once there are T.
         """
         return push_all([self], [frames])[0]
 
     def take(self, frame: Frames) -> NDArray[np.float32] | None:
         """Keep a frame (1, H, W, 3): -> the views to score (V, 3, T, h, w) when it is time to."""
         self._views.append(self.transform(frame, np.random.default_rng(0)))
-        self._wait -= 1
-        if self._wait:
+        self._count += 1
+        if self._count < self.num_frames or self._count % self.hop:
             return None
-        self._wait = self.hop
         return np.concatenate(self._views, axis=2)
 
 

@@ -19,7 +19,7 @@ LEVELS = {
     "paddlevid.data": 0.0,
     "paddlevid.data.decode": 0.0,
     "paddlevid.data.sample": 0.0,
-    "paddlevid.data.live": 0.0,
+    "paddlevid.data.live": 0.1,
     "paddlevid.data.scenes": 0.1,
     "paddlevid.data.split": 0.0,
     "paddlevid.flags": 0.1,

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 import yaml
 from conftest import write_video
@@ -482,6 +483,29 @@ def test_a_frozen_trunk_that_runs_once_gives_the_same_weights(small_config, tmp_
     later = read_weights(tmp_path / "x" / "best.safetensors").arrays
     moved = {key for key in start if np.abs(start[key] - later[key]).max() > 1e-6}
     assert moved == {"fc.weight", "fc.bias", "fc.dense.weight", "fc.dense.bias"}
+
+
+def test_a_resumed_run_keeps_the_features_of_its_own_trunk(small_config, tmp_path):
+    start = ["TRAIN.seed=5", "TRAIN.epoch=1", "TRAIN.freeze_trunk=False"]
+    assert run_frozen(small_config, tmp_path / "start", *start) == 0
+    words = ["--config", str(small_config)]
+    pretrain = ["--pretrain", str(tmp_path / "start/best.safetensors")]
+    for override in [*FROZEN, "TRAIN.cache_features=True"]:
+        words += ["-o", override]
+    for folder, epochs in (("whole", [4]), ("halves", [2, 4])):
+        for number, epoch in enumerate(epochs):
+            more = ["--save_dir", str(tmp_path / folder), "--epoch", str(epoch)]
+            assert train.main([*words, *more, *(["--resume"] if number else pretrain)]) == 0
+    ours, theirs = (
+        paddle.load(str(tmp_path / folder / "best.pdparams")) for folder in ("whole", "halves")
+    )
+    for name in ours:
+        np.testing.assert_allclose(ours[name].numpy(), theirs[name].numpy(), atol=1e-4)
+    first, last = (
+        (tmp_path / folder / "metrics.csv").read_text().splitlines()[-2:]
+        for folder in ("whole", "halves")
+    )
+    assert [line.split(",")[3][:6] for line in first] == [line.split(",")[3][:6] for line in last]
 
 
 def test_a_frozen_trunk_sees_each_clip_once(small_config, tmp_path, monkeypatch):

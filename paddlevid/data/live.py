@@ -1,5 +1,6 @@
 """Live sources: files, cameras and addresses -> frames one after the other, as they come."""
 
+import os
 import queue
 import threading
 import time
@@ -8,7 +9,10 @@ from collections.abc import Iterator
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
+
+from paddlevid.data.decode import to_image
 
 Moment = tuple[int, float, NDArray[np.uint8]]  # number of the frame, seconds, (H, W, 3) RGB
 
@@ -25,7 +29,8 @@ class LiveSource:
         stride: every so many-th frame.
         ahead: frames that wait at most.
         timeout: seconds without data after which an address has stalled.
-        attempts: how often a failed address is opened again in a row.
+        attempts: how often a failed address is opened again, unless it worked for longer than
+            `timeout` in between.
         pause: seconds before the first of these, twice as many before each other.
     """
 
@@ -45,7 +50,7 @@ class LiveSource:
         self.num_read = self.num_dropped = 0
         self.problem = ""  # why it ended, unless with its last frame
         self.ended = False  # and all frames were taken
-        self._drops = False
+        self._drops = self._is_line = False
         self._queue: queue.Queue[Moment | None] = queue.Queue(ahead)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -72,15 +77,16 @@ class LiveSource:
     def _run(self) -> None:
         failures = 0
         while not self._stop.is_set():
-            before, self.problem = self.num_read, ""
+            started, self.problem = time.monotonic(), ""
             try:
                 is_over = self._read()
             except Exception as error:  # whatever the libraries raise at a strange stream
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
                 if isinstance(error, av.error.ExitError):
                     reason = f"no data for {self.timeout:g} s"
-                self.problem, is_over = reason, "://" not in self.address
-            failures = 0 if self.num_read > before else failures
+                self.problem, is_over = reason, not self._is_line
+            if time.monotonic() - started > self.timeout:  # it had worked for a while
+                failures = 0
             if is_over or failures == self.attempts:
                 break
             self._stop.wait(self.pause * 2**failures)
@@ -93,18 +99,18 @@ class LiveSource:
 
     def _read(self) -> bool:
         """Read until the source ends: -> whether it has come to its end, and is no broken line."""
-        is_over = True
         self._drops = self.address.isdecimal()
+        self._is_line = "://" in self.address
         if self._drops:
             frames = _of_camera(int(self.address))
         elif self.is_live:
             options = {"rtsp_transport": "tcp"} if self.address.startswith("rtsp") else {}
             container = av.open(self.address, options=options, timeout=self.timeout)
-            is_over = bool(container.duration)  # a file on a server
-            self._drops = not is_over
+            self._drops = self._is_line = not container.duration  # else a file on a server
             frames = _of_container(container)
         else:
-            frames = _of_container(av.open(self.address))
+            # FFmpeg takes what stands before a colon for a protocol, unless it follows a slash.
+            frames = _of_container(av.open(os.path.abspath(self.address)))
         try:
             for seconds, convert in frames:
                 if self._stop.is_set():
@@ -114,9 +120,9 @@ class LiveSource:
                 self.num_read += 1
         finally:
             frames.close()
-        if not is_over:
+        if self._is_line:
             self.problem = "the other side closed the stream"
-        return is_over
+        return not self._is_line
 
     def _put(self, moment: Moment) -> None:
         while not self._stop.is_set():
@@ -139,9 +145,10 @@ def _of_container(container: av.container.InputContainer) -> Iterator[tuple]:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         rate = float(stream.average_rate or 25)
+        converter = VideoReformatter()
         for number, frame in enumerate(container.decode(stream)):
             seconds = number / rate if frame.time is None else frame.time
-            yield seconds, lambda frame=frame: frame.to_ndarray(format="rgb24")
+            yield seconds, lambda frame=frame: to_image(frame, "rgb24", converter)
 
 
 def _of_camera(index: int) -> Iterator[tuple]:

@@ -98,6 +98,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--smooth", type=share, metavar="S",
         help="--stream: share of the scores before in the smoothed ones, from 0 to below 1 (0.8)",
     )  # fmt: skip
+    parser.add_argument(
+        "--memory", type=at_least(1), metavar="N",
+        help="--stream, movinet_*_stream: let frames count the less the older they are, with the "
+        "weight of N in all (all frames so far count alike: for cameras set it)",
+    )  # fmt: skip
     parser.add_argument("--device", metavar="cpu|gpu|gpu:0", help="where to compute")
     args = parser.parse_args(argv)
     if args.stream:
@@ -109,8 +114,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.smooth = 0.8 if args.smooth is None else args.smooth
     else:
         args.inputs = [Path(name) for name in args.inputs]
-        if (args.every, args.stride, args.smooth) != (None, None, None):
-            parser.error("--every, --stride and --smooth are for --stream")
+        if {args.every, args.stride, args.smooth, args.memory} != {None}:
+            parser.error("--every, --stride, --smooth and --memory are for --stream")
     if args.split and args.inputs:
         parser.error("give either INPUT or --split")
     if args.split and args.curve:
@@ -236,17 +241,22 @@ def stream(args: argparse.Namespace, config: Config, model: object, classes: lis
 
     from paddlevid import build
     from paddlevid.data.live import LiveSource
+    from paddlevid.models import MoViNetStream
 
     reader: ReaderConfig = config.infer
     if reader.crops > 1 or reader.num_clips > 1:
         raise ConfigError("--stream looks at one view: set crops and num_clips to 1")
+    if args.memory and not isinstance(model, MoViNetStream):
+        raise ConfigError(f"--memory is for a movinet_*_stream, not {config.model.create_name}")
     if config.model.format == "features":
         raise ConfigError(f"--stream: {config.model.create_name} reads features, not frames")
     for address in args.inputs:
         if not (address.isdecimal() or "://" in address or Path(address).is_file()):
             raise ConfigError(f"--stream {address}: there is no such file, and it is no address")
     device = str(paddle.device.get_device()).partition(":")[0]
-    streams = build.build_streams(config, model, len(args.inputs), args.every, device)
+    streams = build.build_streams(
+        config, model, len(args.inputs), args.every, args.memory or 0, device
+    )
     k = min(args.top_k, len(classes))
     stride = args.stride or config.model.interval
     with contextlib.ExitStack() as opened:

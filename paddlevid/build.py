@@ -320,14 +320,17 @@ def build_reader(
 
 
 def build_streams(
-    config: Config, model: nn.Layer, number: int, hop: int, device: str
+    config: Config, model: nn.Layer, number: int, hop: int, memory: int, device: str
 ) -> list[Stream]:
-    """So many streams for a network, as its kind has them; the scores come every `hop` frames."""
+    """So many streams for a network, as its kind has them.
+
+    The scores come every `hop` frames; `memory` is for a MoViNetStream, see StateStream.
+    """
     transform = build_test_transform(config, config.infer)
     num_frames = (config.infer.seg_num or config.model.seg_num) * config.model.seglen
     if isinstance(model, MoViNetStream):
         stepper = Stepper(model, device)
-        return [StateStream(stepper, transform) for _ in range(number)]
+        return [StateStream(stepper, transform, memory) for _ in range(number)]
     if isinstance(model, ECO):
         return [ECOStream(model, num_frames, transform) for _ in range(number)]
     return [WindowStream(model, num_frames, transform, hop) for _ in range(number)]

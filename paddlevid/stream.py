@@ -98,10 +98,13 @@ class StateStream:
     Args:
         stepper: may be shared by the streams of several videos.
         transform: a frame as a clip of one, uint8 (1, H, W, 3) RGB -> float32 (1, 3, 1, h, w).
+        memory: frames after which the network's means over all frames so far become running ones,
+            in which a frame counts the less the older it is; 0: never, as published. Without it
+            what is new no longer counts after hours.
     """
 
-    def __init__(self, stepper: Stepper, transform: FrameTransform) -> None:
-        self.stepper, self.transform = stepper, transform
+    def __init__(self, stepper: Stepper, transform: FrameTransform, memory: int = 0) -> None:
+        self.stepper, self.transform, self.memory = stepper, transform, memory
         self.reset()
 
     def reset(self) -> None:
@@ -263,6 +266,16 @@ def push_all(
     return scores
 
 
+def _forget(state: MoViNetState, memory: int) -> MoViNetState:
+    """The state with sums as of `memory` frames, where they are of more."""
+    factor = min(memory / state["count"].item(), 1.0)
+    means = ("count", "_sum")
+    return {
+        name: array * np.float32(factor) if name.endswith(means) else array
+        for name, array in state.items()
+    }
+
+
 def _logits(
     streams: Sequence[StateStream | WindowStream], views: Sequence[NDArray[np.float32]]
 ) -> NDArray[np.float32]:
@@ -271,7 +284,7 @@ def _logits(
     if isinstance(streams[0], StateStream):
         logits, states = streams[0].stepper(together, [stream.state for stream in streams])
         for stream, state in zip(streams, states, strict=True):
-            stream.state = state
+            stream.state = _forget(state, stream.memory) if stream.memory else state
         return logits
     with paddle.no_grad():
         logits = streams[0].model(paddle.to_tensor(together)).astype("float32").numpy()

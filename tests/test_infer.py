@@ -353,9 +353,10 @@ def test_a_stream_that_breaks_off_is_an_exit_code(run, tmp_path, capsys):
     ("words", "message"),
     [
         (["--stream"], "--stream needs INPUT"),
+        (["--stream", "0", "--memory", "9"], "--memory is for a movinet_*_stream, not tsn_r18"),
         (["--stream", "nix.mp4"], "--stream nix.mp4: there is no such file"),
         (["--stream", "0", "--split", "test"], "--stream needs INPUT, and neither --split"),
-        (["x.avi", "--every", "2"], "--every, --stride and --smooth are for --stream"),
+        (["x.avi", "--every", "2"], "--smooth and --memory are for --stream"),
         (["--stream", "0", "--output", "x.csv"], "--stream needs a name that ends in .jsonl"),
         (["--stream", "0", "--smooth", "1"], "needs a number from 0 to below 1, not '1'"),
     ],

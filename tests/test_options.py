@@ -342,7 +342,7 @@ def test_every_flag_of_infer_changes_something(noise, tmp_path, capsys):
         "--curve": ["--curve", f"{tmp_path}/curves"],
         "--trunk": [],  # of networks for features: tests/test_features.py
         # tests/test_infer.py
-        **dict.fromkeys(("--stream", "--every", "--stride", "--smooth"), []),
+        **dict.fromkeys(("--stream", "--every", "--stride", "--smooth", "--memory"), []),
     }
     assert set(changes) == flags_of("infer.py")
     for flag, words in changes.items():

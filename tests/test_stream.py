@@ -319,6 +319,20 @@ def test_a_stream_of_states_says_what_the_network_says_of_the_video_so_far(name,
     assert np.abs(probabilities(model, clip) - probabilities(model, clip[2:])).max() > 1e-3
 
 
+def test_with_a_memory_old_frames_count_less_and_less():
+    model, old, new = movinet(), frames(1, 1).repeat(60, axis=0), frames(1, 2).repeat(30, axis=0)
+    expected = probabilities(model, new)
+    distances = []
+    for memory in (0, 5):
+        stream = StateStream(Stepper(model), one_view, memory)
+        stream.push(old)
+        distances.append(np.abs(stream.push(new) - expected).max())
+        assert stream.state["count"].item() == (memory or 90)
+    assert distances[0] > 10 * distances[1]
+    short = StateStream(Stepper(model), one_view, 50)
+    np.testing.assert_allclose(short.push(new), expected, atol=1e-5)  # as long as there are fewer
+
+
 def test_frames_may_change_their_size_in_mid_stream():
     transform = Compose([Resize(16, 16)], Normalize((0, 0, 0), (1, 1, 1)))
     model, clip = movinet(), frames(6)

@@ -19,7 +19,7 @@ from paddlevid.models.movinet import MoViNetStream
 from paddlevid.models.movinet_step import FrameStep
 from paddlevid.program import Program
 
-MoViNetState = dict[str, NDArray[np.float32]]  # of one video
+Arrays = dict[str, NDArray[np.float32]]  # the state of a MoViNetStream
 FrameTransform = Callable[[Frames, Generator], NDArray[np.float32]]
 Features = tuple[paddle.Tensor, paddle.Tensor | None]  # of one frame: (V, 96, h, w), (V, 1024)
 
@@ -37,6 +37,40 @@ def check_frames(frames: NDArray[np.uint8]) -> Frames:
     return frames[None] if frames.ndim == 3 else frames
 
 
+class FrameProgram:
+    """A frame and a state -> logits and the state behind it, through paddle.inference.
+
+    Args:
+        network: its weights are copied.
+        height, width: of the frames.
+    """
+
+    def __init__(self, network: MoViNetStream, height: int, width: int) -> None:
+        shapes = network.state_shapes(1, height, width)
+        step = FrameStep(network, shapes)
+        self._names, self._positions = step.names, step.positions
+        numbers = [[1, 1, 1]] * (1 + self._positions)
+        kept = [[c, t * h, w] for _, c, t, h, w in (shapes[name] for name in self._names)]
+        inputs = [[None, *shape] for shape in ([3, height, width], *numbers, *kept)]
+        self._program = Program(step, inputs, as_list=True)
+
+    def __call__(
+        self, frames: NDArray[np.float32], state: Arrays
+    ) -> tuple[NDArray[np.float32], Arrays]:
+        """(N, 3, 1, H, W) and a state as of `MoViNetStream.step` -> logits (N, K), and behind."""
+        count = state["count"] + 1
+        numbers = [1 / count[:, 0], count[:, 0] - 1][: 1 + self._positions]
+        kept = [state[name].reshape(*state[name].shape[:2], -1, state[name].shape[4])
+                for name in self._names]  # fmt: skip
+        logits, *found = self._program(frames[:, :, 0], *numbers, *kept)
+        behind = {"count": count}
+        for name, array in zip(self._names, found, strict=True):
+            new = array[:, :, None]  # a sum, or the maps of this frame
+            summed = name.endswith("_sum")
+            behind[name] = new if summed else np.concatenate([state[name][:, :, 1:], new], axis=2)
+        return logits, behind
+
+
 class Stepper:
     """Steps of a MoViNetStream for several videos at once, each at its own place.
 
@@ -51,12 +85,12 @@ class Stepper:
         network.eval()
         self.network = network
         self._in_frames = device == "cpu" and network.conv_type == "2plus1d"
-        self._program: Program | None = None  # made for the first frame, as it has its size
+        self._program: FrameProgram | None = None  # made for the first frame, as it has its size
         self._shapes: dict[str, list[int]] = {}
 
     def __call__(
-        self, frames: NDArray[np.float32], states: Sequence[MoViNetState | None]
-    ) -> tuple[NDArray[np.float32], list[MoViNetState]]:
+        self, frames: NDArray[np.float32], states: Sequence[Arrays | None]
+    ) -> tuple[NDArray[np.float32], list[Arrays]]:
         """A frame of each video (N, 3, 1, H, W) and their states, None at the start of a video.
 
         -> logits (N, K), and the states behind the frames. All frames ever have one size.
@@ -64,31 +98,26 @@ class Stepper:
         if not self._shapes:
             self._shapes = self.network.state_shapes(1, *frames.shape[3:])
         states = [state or self._start() for state in states]
-        joined = [np.concatenate([state[name] for state in states]) for name in self._shapes]
-        outputs = self._run(frames, joined)
+        joined = {name: np.concatenate([state[name] for state in states]) for name in self._shapes}
+        logits, joined = self._run(frames, joined)
         behind = [
-            {name: array[i : i + 1] for name, array in zip(self._shapes, outputs[1:], strict=True)}
-            for i in range(len(states))
+            {name: array[i : i + 1] for name, array in joined.items()} for i in range(len(states))
         ]
-        return outputs[0], behind
+        return logits, behind
 
     def _run(
-        self, frames: NDArray[np.float32], arrays: list[NDArray[np.float32]]
-    ) -> list[NDArray[np.float32]]:
+        self, frames: NDArray[np.float32], state: Arrays
+    ) -> tuple[NDArray[np.float32], Arrays]:
         if self._in_frames:
             if self._program is None:
-                shapes = [[None, *array.shape[1:]] for array in (frames, *arrays)]
-                step = FrameStep(self.network, list(self._shapes))
-                self._program = Program(step, shapes, as_list=True)
-            return self._program(frames, *arrays)
-        state = {
-            name: paddle.to_tensor(array) for name, array in zip(self._shapes, arrays, strict=True)
-        }
+                self._program = FrameProgram(self.network, *frames.shape[3:])
+            return self._program(frames, state)
         with paddle.no_grad():
-            logits, state = self.network.step(paddle.to_tensor(frames), state)
-        return [logits.numpy(), *(state[name].numpy() for name in self._shapes)]
+            tensors = {name: paddle.to_tensor(array) for name, array in state.items()}
+            logits, tensors = self.network.step(paddle.to_tensor(frames), tensors)
+        return logits.numpy(), {name: tensor.numpy() for name, tensor in tensors.items()}
 
-    def _start(self) -> MoViNetState:
+    def _start(self) -> Arrays:
         return {name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()}
 
 
@@ -109,7 +138,7 @@ class StateStream:
 
     def reset(self) -> None:
         """Forget all frames: a new video begins."""
-        self.state: MoViNetState | None = None
+        self.state: Arrays | None = None
 
     def push(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Take the next frame or frames, see `check_frames`: -> probabilities (K,)"""
@@ -266,7 +295,7 @@ def push_all(
     return scores
 
 
-def _forget(state: MoViNetState, memory: int) -> MoViNetState:
+def _forget(state: Arrays, memory: int) -> Arrays:
     """The state with sums as of `memory` frames, where they are of more."""
     factor = min(memory / state["count"].item(), 1.0)
     means = ("count", "_sum")

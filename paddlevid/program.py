@@ -1,5 +1,6 @@
 """Programs: a network as paddle.inference runs it, on a CPU several times as fast (oneDNN)."""
 
+import copy
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ class Program:
     """A network for predictions on a CPU: arrays in, arrays out.
 
     Args:
-        network: in evaluation mode afterwards. Its weights are copied.
+        network: its weights are copied. Layers with a method `fold` are replaced by what it makes
+            of them: Paddle folds batch norms into 2-D convolutions only.
         shapes: of the inputs; None where a length may vary.
         as_list: the network takes its inputs as one list.
     """
@@ -26,7 +28,11 @@ class Program:
     ) -> None:
         from paddle.inference import Config, create_predictor
 
+        network = copy.deepcopy(network)
         network.eval()
+        for layer in network.sublayers():
+            if hasattr(layer, "fold"):
+                layer.fold()
         with tempfile.TemporaryDirectory() as folder:
             prefix = Path(folder, "program")
             specs = [

@@ -162,7 +162,22 @@ class ConvNorm(nn.Layer):
                 sides = [_same(x.shape[axis], self.kernel[axis - 2], self.stride[axis - 2])
                          for axis in (4, 3)]  # fmt: skip
                 x = F.pad(x, [*sides[0], *sides[1], 0, 0], data_format="NCDHW")
-        return activate(self.norm(self.conv(x)), self.activation)
+        return activate(self.norm(self.conv(x)), self.activation, self.training)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of a convolution that does what this and the batch norm do, outside
+        training."""
+        norm = self.norm
+        scale = norm.weight / paddle.sqrt(norm._variance + norm._epsilon)
+        return self.conv.weight * scale.reshape([-1, 1, 1, 1, 1]), norm.bias - norm._mean * scale
+
+    def fold(self) -> None:
+        """Become that convolution."""
+        weight, bias = self.folded()
+        self.conv.weight.set_value(weight)
+        self.conv.bias = self.create_parameter(bias.shape, is_bias=True)
+        self.conv.bias.set_value(bias)
+        self.norm = nn.Identity()
 
 
 def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -171,11 +186,16 @@ def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def activate(x: Tensor, activation: str) -> Tensor:
+def activate(x: Tensor, activation: str, training: bool = True) -> Tensor:
     """ "swish", "hard_swish" or "" for none."""
-    if activation == "swish":
-        return F.silu(x)
+    if activation == "swish":  # two names: one has the faster gradient, oneDNN knows the other
+        return F.silu(x) if training else F.swish(x)
     return F.hardswish(x) if activation else x
+
+
+def mean_from(axis: int, x: Tensor) -> Tensor:
+    """The mean over this axis and those behind it; as one, for several take Paddle much longer."""
+    return x.flatten(axis).mean(axis=axis)
 
 
 class SqueezeExcite(nn.Layer):
@@ -189,7 +209,7 @@ class SqueezeExcite(nn.Layer):
 
     def forward(self, x: Tensor, state: State) -> Tensor:
         """(N, C, T, H, W) -> the same shape"""
-        vectors = x.mean(axis=[2, 3, 4], keepdim=True)
+        vectors = mean_from(2, x).reshape([0, 0, 1, 1, 1])
         weights = self.expand(activate(self.reduce(vectors), self.gate.activation))
         return x * self.gate(weights)
 
@@ -217,7 +237,7 @@ class CausalSqueezeExcite(nn.Layer):
 
     def forward(self, x: Tensor, state: State) -> Tensor:
         """(N, C, T, H, W) -> the same shape"""
-        frames = x.mean(axis=[3, 4], keepdim=True)  # (N, C, T, 1, 1)
+        frames = mean_from(3, x).reshape([0, 0, 0, 1, 1])
         means, counts = running_mean(frames, state, self.name)
         vectors = paddle.concat([means, frames], axis=1)
         if self.scale is not None:
@@ -446,7 +466,7 @@ class MoViNet(nn.Layer):
 
     def features(self, clip: Tensor) -> Tensor:
         """What the classifier gets: (N, 3, T, H, W) -> (N, C); such numbers stay as they are."""
-        return clip if clip.ndim == 2 else self._maps(clip, {}).mean(axis=[2, 3, 4])
+        return clip if clip.ndim == 2 else mean_from(2, self._maps(clip, {}))
 
     def rename(self, name: str) -> str:
         """A name with the number of a layer, `layer.N.`, from the stem to the head -> ours."""
@@ -577,8 +597,8 @@ class MoViNetStream(MoViNet):
 
     def _running_means(self, clip: Tensor, state: State) -> Tensor:
         """The mean of the head's maps up to each frame: (N, C, T, 1, 1)"""
-        maps = self._maps(clip, state).mean(axis=[3, 4], keepdim=True)
-        means, counts = running_mean(maps, state, "head")
+        maps = mean_from(3, self._maps(clip, state))
+        means, counts = running_mean(maps.reshape([0, 0, 0, 1, 1]), state, "head")
         state["count"] = counts[:, :, -1:]
         return means
 

@@ -65,18 +65,16 @@ class FrameConv(nn.Layer):
 
     def __init__(self, layer: ConvNorm, factor: float = 1.0, height: int = 0) -> None:
         super().__init__()
-        norm, weight = layer.norm, layer.conv.weight
+        weight, bias = layer.folded()
         c_out, c_in, time, *space = weight.shape
-        scale = norm.weight / paddle.sqrt(norm._variance + norm._epsilon)
         groups = 1 if layer.groups == 1 else c_out
         self.conv = nn.Conv2D(
             c_in * groups, c_out, (time, 1) if height else space, groups=groups,
             stride=1 if height else layer.stride[1], padding=0 if height else "SAME",
             dilation=(height, 1) if height else 1,
         )  # fmt: skip
-        folded = weight * (scale * factor).reshape([-1, 1, 1, 1, 1])
-        self.conv.weight.set_value(folded.reshape(self.conv.weight.shape))
-        self.conv.bias.set_value((norm.bias - norm._mean * scale) * factor)
+        self.conv.weight.set_value((weight * factor).reshape(self.conv.weight.shape))
+        self.conv.bias.set_value(bias * factor)
         self.active = bool(layer.activation)
 
     def forward(self, x: Tensor) -> Tensor:

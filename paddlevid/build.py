@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from paddlevid.config import Config, ConfigError, ReaderConfig, TrainConfig
 from paddlevid.convert.conversion import convert
+from paddlevid.data.augment import AutoAugment
 from paddlevid.data.dataset import (
     HMDB51Dataset,
     Item,
@@ -50,6 +51,7 @@ from paddlevid.data.transform import (
     RandomCrop,
     RandomFlip,
     Resize,
+    ResizedCrop,
     ResizeShortSide,
     TenCrops,
     UniformCrop,
@@ -104,6 +106,8 @@ def build_train_transform(config: Config) -> Compose:
         )
     if train.crop == "multiscale":
         crop = MultiScaleCrop(train.target_size, train.crop_scales, train.crop_positions)
+    elif train.crop == "resized":
+        crop = ResizedCrop(train.target_size, train.crop_area, train.crop_aspect)
     else:
         crop = RandomCrop(train.target_size)
     resize = _resize(config, train.short_size)
@@ -112,6 +116,8 @@ def build_train_transform(config: Config) -> Compose:
     steps = [resize, crop]
     if train.flip:
         steps.append(RandomFlip(train.flip))
+    if train.auto_augment:
+        steps.append(AutoAugment())
     if train.color_jitter:
         steps.append(ColorJitter(train.color_jitter))
     return Compose(steps, Normalize(config.model.image_mean, config.model.image_std))

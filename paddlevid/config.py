@@ -145,11 +145,14 @@ class TrainConfig:
     short_size: int = 240  # pixels of the short side after resizing
     jitter_scale: tuple[int, ...] = ()  # (low, high): a random short side, instead of short_size
     target_size: int = 224  # pixels of the square that is cut out
-    crop: str = "multiscale"  # or "random": no change of scale
+    crop: str = "multiscale"  # or "random": no change of scale; "resized": of any area and aspect
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)  # of the short side
     crop_positions: int = 5  # or 13
+    crop_area: tuple[float, ...] = (0.08, 1.0)  # resized: (least, largest) share of the frame
+    crop_aspect: tuple[float, ...] = (0.75, 1.3333)  # resized: (least, largest) width to height
     flip: float = 0.5  # probability of mirroring
     no_flip_classes: tuple[str, ...] = ()  # names of classes whose mirror image is another class
+    auto_augment: bool = False  # AutoAugment's changes of form and colour, found for ImageNet
     color_jitter: float = 0.0  # brightness, contrast, saturation: 1 - this .. 1 + this
     mixup: float = 0.0  # alpha of mixing two clips (0.2 to 0.8 are usual); 0 = off
     cutmix: float = 0.0  # alpha of pasting a box of another clip (1.0 is usual); 0 = off
@@ -196,7 +199,10 @@ class TrainConfig:
             _check(self, key, 0 <= getattr(self, key) <= 1, "a share from 0 to 1")
         for key in ("momentum", "label_smoothing", "ema"):
             _check(self, key, 0 <= getattr(self, key) < 1, "a number from 0 to below 1")
-        _check_one_of(self, "crop", "multiscale", "random")
+        _check_one_of(self, "crop", "multiscale", "random", "resized")
+        for key, most in (("crop_area", 1), ("crop_aspect", 100)):
+            low, high = getattr(self, key) if len(getattr(self, key)) == 2 else (0, 0)
+            _check(self, key, 0 < low <= high <= most, f"(least, largest), above 0, at most {most}")
         _check_one_of(self, "crop_positions", 5, 13)
         _check_one_of(self, "optimizer", "momentum", "adamw", "rmsprop")
         _check_one_of(self, "lr_policy", "multistep", "constant", "cosine")
@@ -448,7 +454,7 @@ def _check_crop(built: Mapping, name: str, where: str) -> None:
         room, limit = jitter_scale[0], f"the lower jitter_scale, {jitter_scale[0]}"
     if fixed_size:
         room, limit = min(fixed_size), f"MODEL.fixed_size = {fixed_size}"
-    if getattr(section, "crop", "") != "multiscale" and section.target_size > room:
+    if getattr(section, "crop", "") not in ("multiscale", "resized") and section.target_size > room:
         raise ConfigError(
             f"{where}: [{name.upper()}] target_size = {section.target_size}: needs at most {limit}"
         )
@@ -475,7 +481,7 @@ def _without_effect(built: Mapping) -> Iterator[tuple[str, str, str]]:
     elif train.jitter_scale:
         yield "train", "short_size", "with TRAIN.jitter_scale"
     if not train.augment:
-        for key in ("crop", "flip", "color_jitter", "jitter_scale"):
+        for key in ("crop", "flip", "color_jitter", "jitter_scale", "auto_augment"):
             yield "train", key, "with TRAIN.augment = False"
     if not train.flip:
         yield "train", "no_flip_classes", "with TRAIN.flip = 0"
@@ -487,6 +493,9 @@ def _without_effect(built: Mapping) -> Iterator[tuple[str, str, str]]:
     if train.crop != "multiscale":
         yield "train", "crop_scales", f"with TRAIN.crop = {train.crop!r}"
         yield "train", "crop_positions", f"with TRAIN.crop = {train.crop!r}"
+    if train.crop != "resized":
+        yield "train", "crop_area", f"with TRAIN.crop = {train.crop!r}"
+        yield "train", "crop_aspect", f"with TRAIN.crop = {train.crop!r}"
     if train.optimizer != "momentum":
         yield "train", "nesterov", f"with TRAIN.optimizer = {train.optimizer!r}"
     if train.optimizer != "rmsprop":

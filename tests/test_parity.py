@@ -4,18 +4,21 @@
 """
 
 import json
+import re
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
 
 from paddlevid.convert.conversion import convert
+from paddlevid.data.augment import IMAGENET_POLICY, OPERATIONS, read_policy
 from paddlevid.layers.trunks import create_trunk
 from paddlevid.models import create_model
 from paddlevid.weights import read_weights
@@ -274,3 +277,36 @@ def test_the_bench_measures_theirs_too(words):
     )
     result = json.loads(done.stdout)
     assert result["torch"] == torch.__version__ and "paddle" not in result
+
+
+def test_auto_augment_is_torchvisions():
+    """The policy, and each operation on an image but for rounding and the edges of a turn."""
+    from torchvision.transforms import autoaugment, functional
+
+    theirs = autoaugment.AutoAugment()
+    names = {name: re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
+             for line in theirs.policies for name, _, _ in line}  # fmt: skip
+    expected = [[(names[n], p, m or 0) for n, p, m in line] for line in theirs.policies]
+    assert read_policy(IMAGENET_POLICY) == expected
+    rng = np.random.default_rng(0)
+    smooth = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (90, 70))
+    image = functional.to_pil_image(smooth)
+    meta = theirs._augmentation_space(10, (70, 90))
+    for name, ours in names.items():
+        magnitudes, signed = meta[name]
+        for magnitude in (0, 4, 9):
+            for sign in (1, -1) if signed else (1,):
+                value = float(magnitudes[magnitude]) * sign if magnitudes.ndim else 0.0
+                wanted = np.asarray(
+                    autoaugment._apply_op(
+                        image, name, value, functional.InterpolationMode.NEAREST, None
+                    )
+                ).astype(int)
+                if name in ("Rotate", "ShearX"):  # their signs turn the other way for a shear
+                    both = [OPERATIONS[ours](smooth[None], magnitude / 9, s)[0] for s in (1, -1)]
+                    far = min((abs(got - wanted).max(axis=-1) > 12).mean() for got in both)
+                    assert far < 0.06, name
+                    continue
+                got = OPERATIONS[ours](smooth[None], magnitude / 9, sign)[0]
+                # Pillow's equalize takes whole numbers of pixels as steps.
+                assert abs(got - wanted).max() <= (10 if name == "Equalize" else 2), name

@@ -31,6 +31,7 @@ LEVELS = {
     "paddlevid.layers.trunks": 0.9,
     "paddlevid.data.frames": 1.0,
     "paddlevid.data.mix": 1.0,
+    "paddlevid.data.augment": 1.0,
     "paddlevid.data.transform": 1.0,
     "paddlevid.data.dataset": 1.1,
     "paddlevid.data.features": 1.15,

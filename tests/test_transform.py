@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from paddlevid.data import transform as module
+from paddlevid.data.augment import AutoAugment
 from paddlevid.data.transform import (
     CenterCrop,
     ColorJitter,
@@ -15,6 +16,7 @@ from paddlevid.data.transform import (
     RandomCrop,
     RandomFlip,
     Resize,
+    ResizedCrop,
     ResizeShortSide,
     TenCrops,
     UniformCrop,
@@ -158,6 +160,32 @@ def test_a_multi_scale_crop_has_its_size_whatever_the_frame(height, width):
         assert view.shape == (2, 24, 24, 3)
 
 
+def test_a_resized_crop_has_the_areas_and_aspects_asked_for():
+    height, width = 60, 100
+    frame = np.dstack([*np.indices((height, width)), np.zeros((height, width))]).astype(np.uint8)
+    step = ResizedCrop(50, (0.1, 0.4), (0.5, 2.0))
+    areas, aspects = [], []
+    for seed in range(300):
+        clip = step(frame[None], np.random.default_rng(seed))
+        assert clip.shape == (1, 50, 50, 3)
+        rows, columns = clip[0, ..., 0].astype(int), clip[0, ..., 1].astype(int)
+        h, w = np.ptp(rows) + 1, np.ptp(columns) + 1  # of the pixels that were seen
+        areas.append(h * w / (height * width))
+        aspects.append(w / h)
+    assert 0.07 < min(areas) < 0.13
+    assert 0.35 < max(areas) < 0.44
+    assert 0.43 < min(aspects) < 0.6
+    assert 1.7 < max(aspects) < 2.3
+    assert 0.4 < np.mean(np.array(aspects) < 1) < 0.6  # even in the logarithm
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 200), (200, 10), (1, 1)])
+def test_a_resized_crop_fits_frames_of_an_odd_aspect(height, width):
+    clip = np.zeros((2, height, width, 3), np.uint8)
+    step = ResizedCrop(16, (0.9, 1.0))
+    assert step(clip, np.random.default_rng(0)).shape == (2, 16, 16, 3)
+
+
 def test_a_random_crop_lies_anywhere_inside():
     places = {place(RandomCrop(6)(ramp(8, 9), np.random.default_rng(s))) for s in range(300)}
     assert places == {(y, x) for y in range(3) for x in range(4)}
@@ -209,7 +237,15 @@ def test_a_frame_smaller_than_its_crop_is_a_readable_error(step, height, width):
 
 @pytest.mark.parametrize(
     "step",
-    [MultiScaleCrop(16), RandomCrop(16), RandomFlip(), ColorJitter(0.4), JitterScale(16, 40)],
+    [
+        MultiScaleCrop(16),
+        RandomCrop(16),
+        ResizedCrop(16),
+        RandomFlip(),
+        ColorJitter(0.4),
+        JitterScale(16, 40),
+        AutoAugment(),
+    ],  # fmt: skip
     ids=repr,
 )
 def test_all_frames_of_a_clip_get_the_same_draw(step):
@@ -237,8 +273,8 @@ def test_a_transform_leaves_the_clip_it_gets_alone():
     clip = clip_of(30, 40)
     before = clip.copy()
     for step in (
-        MultiScaleCrop(20), RandomCrop(20), RandomFlip(1), ColorJitter(0.5), Resize(9, 9),
-        JitterScale(9, 50),
+        MultiScaleCrop(20), RandomCrop(20), ResizedCrop(20), AutoAugment(), RandomFlip(1),
+        ColorJitter(0.5), Resize(9, 9), JitterScale(9, 50),
     ):  # fmt: skip
         step(clip, np.random.default_rng(0))
     np.testing.assert_array_equal(clip, before)

@@ -139,6 +139,36 @@ def crop_places(spare_height: int, spare_width: int, positions: int) -> list[tup
 
 
 @dataclass(frozen=True)
+class ResizedCrop:
+    """A random part of the frame, resized to size x size (Szegedy et al. 2015, section 6).
+
+    Of the ranges of its area, as a share of the frame's, and of its aspect (width to height), one
+    is drawn evenly and one evenly in the logarithm. Where ten draws do not fit the frame, the
+    largest part of a fitting aspect in the middle is taken.
+    """
+
+    size: int
+    area: tuple[float, float] = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __call__(self, clip: Frames, rng: Generator) -> Frames:
+        """(T, H, W, C) -> (T, size, size, C)"""
+        _, height, width, _ = clip.shape
+        for _ in range(10):
+            area = height * width * rng.uniform(*self.area)
+            aspect = np.exp(rng.uniform(*np.log(self.aspect)))
+            h, w = round((area / aspect) ** 0.5), round((area * aspect) ** 0.5)
+            if 0 < h <= height and 0 < w <= width:
+                top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+                break
+        else:
+            aspect = np.clip(width / height, *self.aspect)
+            h, w = min(height, round(width / aspect)), min(width, round(height * aspect))
+            top, left = (height - h) // 2, (width - w) // 2
+        return resize(crop(clip, top, left, h, w), self.size, self.size)
+
+
+@dataclass(frozen=True)
 class RandomCrop:
     """A square of `size` pixels at a random place; the frame itself where it has that size."""
 

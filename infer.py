@@ -261,6 +261,8 @@ def stream(args: argparse.Namespace, config: Config, model: object, classes: lis
     stride = args.stride or config.model.interval
     with contextlib.ExitStack() as opened:
         sources = [opened.enter_context(LiveSource(a, stride=stride)) for a in args.inputs]
+        for source in sources:
+            opened.callback(source.stop)  # these come first
         output = sys.stdout
         if args.output:
             output = opened.enter_context(open(args.output, "w", encoding="utf-8"))

@@ -59,8 +59,12 @@ class LiveSource:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Ask the thread to end; of several sources all may be asked before one is waited for."""
         self._stop.set()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
         self._thread.join(self.timeout)
 
     def take(self, wait: float = 0.0) -> Moment | None:

@@ -34,7 +34,9 @@ FRAMES = {"tsn": 1, "eco": 16, "lrcn": 10}  # of the input that the multiply-add
 
 
 def input_shape(name: str, model: "nn.Layer") -> list[int]:  # noqa: F821
-    """(1, 3, T, H, W), the published input; of TSN a single frame, of cnn_lstm (1, T, D)."""
+    """(1, C, T, H, W), the published input; of TSN a single frame, of cnn_lstm (1, T, D)."""
+    if name == "convlstm":
+        return [1, model.channels, 10, 64, 64]
     if name == "cnn_lstm":
         return [1, 40, 2048]
     if name.startswith("movinet"):
@@ -52,6 +54,7 @@ def count_multiply_adds(model: "nn.Layer", shape: list[int]) -> int:  # noqa: F8
     from paddle import nn
 
     from paddlevid.layers.recurrent import Recurrent
+    from paddlevid.models.convlstm import ConvLSTMCell
     from paddlevid.models.timesformer import Attention
 
     total = 0
@@ -64,11 +67,13 @@ def count_multiply_adds(model: "nn.Layer", shape: list[int]) -> int:  # noqa: F8
         elif isinstance(layer, Recurrent):
             n, length, _ = inputs[0].shape
             total += n * length * (layer.weight_ih.size + layer.weight_hh.size)
+        elif isinstance(layer, ConvLSTMCell):
+            total += output[0][:, 0].size * layer.conv.weight.size
         else:  # each number of the output is a sum over the rest of the weights
             out_features = layer.weight.shape[1 if isinstance(layer, nn.Linear) else 0]
             total += output.size * int(np.prod(layer.weight.shape)) // out_features
 
-    counted = (nn.Conv2D, nn.Conv3D, nn.Linear, Attention, Recurrent)
+    counted = (nn.Conv2D, nn.Conv3D, nn.Linear, Attention, Recurrent, ConvLSTMCell)
     layers = [layer for layer in model.sublayers() if isinstance(layer, counted)]
     hooks = [layer.register_forward_post_hook(count) for layer in layers]
     model.eval()

@@ -2,6 +2,7 @@
 
 import copy
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +40,9 @@ class Program:
                 paddle.static.InputSpec(shape, "float32", f"input_{i}")
                 for i, shape in enumerate(shapes)
             ]
-            paddle.jit.save(network, str(prefix), input_spec=[specs] if as_list else specs)
+            with warnings.catch_warnings():  # of Paddle's own ones_like
+                warnings.filterwarnings("ignore", "Tensor do not have 'place' interface")
+                paddle.jit.save(network, str(prefix), input_spec=[specs] if as_list else specs)
             suffixes = (".json", ".pdmodel")  # Paddle 3, Paddle 2
             program = next(file for s in suffixes if (file := prefix.with_suffix(s)).exists())
             config = Config(str(program), str(prefix.with_suffix(".pdiparams")))

@@ -310,3 +310,81 @@ def test_auto_augment_is_torchvisions():
                 got = OPERATIONS[ours](smooth[None], magnitude / 9, sign)[0]
                 # Pillow's equalize takes whole numbers of pixels as steps.
                 assert abs(got - wanted).max() <= (10 if name == "Equalize" else 2), name
+
+
+def test_convlstm_equals_the_books_in_pytorch(tmp_path):
+    theirs = torch_networks.ConvLSTM()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.mul_(6)
+    ours = create_model("convlstm")
+    through_a_file(theirs, ours, tmp_path)
+    first = (theirs.encoder_1_convlstm.conv.weight, ours.encoder[0].conv.weight)
+    past = np.random.default_rng(0).random((2, 1, 4, 20, 28), np.float32)
+    compare(lambda x: theirs(x, 3), lambda x: ours(x, 3), first, past)
+
+
+class OpenSTLCell(torch.nn.Module):
+    """A cell of OpenSTL's ConvLSTM, with the convolutions that it has and does not use."""
+
+    def __init__(self, c_in: int, hidden: int, kernel: int) -> None:
+        super().__init__()
+        more = {"padding": kernel // 2, "bias": False}
+        self.conv_x = torch.nn.Sequential(torch.nn.Conv2d(c_in, 4 * hidden, kernel, **more))
+        self.conv_h = torch.nn.Sequential(torch.nn.Conv2d(hidden, 4 * hidden, kernel, **more))
+        self.conv_o = torch.nn.Sequential(torch.nn.Conv2d(2 * hidden, hidden, kernel, **more))
+        self.conv_last = torch.nn.Conv2d(2 * hidden, hidden, 1, bias=False)
+
+    def forward(self, x, h, c):
+        parts = zip(self.conv_x(x).chunk(4, 1), self.conv_h(h).chunk(4, 1), strict=True)
+        i, f, g, o = (a + b for a, b in parts)
+        c = torch.sigmoid(f + 1.0) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+
+class OpenSTLConvLSTM(torch.nn.Module):
+    """OpenSTL's network: the same cells read the past and draw the future, a patch a place."""
+
+    def __init__(self, channels: int, patch: int, hidden: int, depth: int, kernel: int) -> None:
+        super().__init__()
+        self.patch, self.hidden = patch, hidden
+        c = channels * patch**2
+        self.cell_list = torch.nn.ModuleList(
+            OpenSTLCell(hidden if i else c, hidden, kernel) for i in range(depth)
+        )
+        self.conv_last = torch.nn.Conv2d(hidden, c, 1, bias=False)
+
+    def forward(self, past, num_future):
+        n, c, t, h, w = past.shape
+        p = self.patch
+        frames = past.permute(0, 2, 3, 4, 1).reshape(n, t, h // p, p, w // p, p, c)
+        frames = frames.permute(0, 1, 3, 5, 6, 2, 4).reshape(n, t, p * p * c, h // p, w // p)
+        states = [frames.new_zeros(2, n, self.hidden, h // p, w // p) for _ in self.cell_list]
+        drawn = []
+        for k in range(t + num_future - 1):
+            x = frames[:, k] if k < t else drawn[-1]
+            for i, cell in enumerate(self.cell_list):
+                states[i] = cell(x, *states[i])
+                x = states[i][0]
+            drawn.append(self.conv_last(x))
+        future = torch.stack(drawn[t - 1 :], 1).reshape(n, num_future, p, p, c, h // p, w // p)
+        return future.permute(0, 4, 1, 5, 2, 6, 3).reshape(n, c, num_future, h, w)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_convlstm_takes_the_weights_of_openstl(channels, tmp_path):
+    theirs = OpenSTLConvLSTM(channels, patch=2, hidden=8, depth=3, kernel=5)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.mul_(3)
+    ours = create_model(
+        "convlstm", channels=channels, patch_size=2, hidden=8, num_layers=3, kernel_size=5,
+        head_kernel=1, output="none", feedback="frame", transfer_state=True,
+    )  # fmt: skip
+    through_a_file(theirs, ours, tmp_path)
+    past = np.random.default_rng(0).random((2, channels, 4, 12, 16), np.float32)
+    expected = theirs(torch.from_numpy(past), 5).detach().numpy()
+    got = ours(paddle.to_tensor(past), 5).numpy()
+    assert expected.std() > 0.05
+    print(f"output {abs(got - expected).max() / abs(expected).max():.1e}")
+    np.testing.assert_allclose(got, expected, atol=1e-5 * abs(expected).max())

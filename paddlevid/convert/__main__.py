@@ -77,6 +77,8 @@ _INTERVALS = {"timesformer_base": 32, "timesformer_hr": 16, "timesformer_large":
 
 def published_config(name: str, arguments: dict, model: "nn.Layer", project: "Project") -> dict:  # noqa: F821
     """A config for predictions with a converted network."""
+    if name == "convlstm":
+        return _config_of_frames(arguments, model)
     of_model, reader, test = _PUBLISHED[name.partition("_")[0]]
     if name in _INTERVALS:
         side = model.grid * model.patch_size
@@ -100,6 +102,18 @@ def published_config(name: str, arguments: dict, model: "nn.Layer", project: "Pr
     }  # fmt: skip
 
 
+def _config_of_frames(arguments: dict, model: "nn.Layer") -> dict:  # noqa: F821
+    """Of a network for frames: 10 of 64 x 64 in, as published."""
+    own = {key: value for key, value in arguments.items() if key not in ("channels", "num_future")}
+    return {
+        "MODEL": {
+            "name": "convlstm", "task": "predict", "arguments": own, "format": "video",
+            "seg_num": 10, "num_future": model.num_future, "grey": model.channels == 1,
+            "fixed_size": [64, 64],
+        },
+    }  # fmt: skip
+
+
 def convert_file(args: argparse.Namespace) -> None:
     """Read, convert, tell what became of each tensor, write."""
     runtime.configure()
@@ -116,6 +130,7 @@ def convert_file(args: argparse.Namespace) -> None:
         model = create_trunk(args.model)
     else:
         model = create_model(args.model, num_classes=args.num_classes or 1, **args.arguments)
+    if hasattr(model, "classifier"):
         num_classes = args.num_classes or count_classes(model, file)
         if not num_classes:
             raise ValueError(f"{args.source} has no classifier: needs --num-classes K")

@@ -109,8 +109,8 @@ def _find_project(model: nn.Layer, file: WeightsFile) -> Project:
 
     def coverage(project: Project) -> int:
         names = (project.our_name(name) for name in file.arrays)
-        ours = {getattr(model, "rename", str)(name).partition("#")[0] for name in names}
-        return len(ours & set(current))
+        ours = [getattr(model, "rename", str)(name).partition("#")[0] for name in names]
+        return sum(name in current for name in ours)
 
     projects = PROJECTS[type(model).__name__]
     if file.order == "torch":
@@ -151,10 +151,13 @@ def _rename(
             "another size or kind, as the network's arguments say it?"
         )
     for name, sources in parts.items():
-        if set(sources) != set("qkv"):
-            raise WeightsError(f"{file.path}: {name} needs q, k and v, has {', '.join(sources)}")
-        names = [sources[part] for part in "qkv"]
-        array = np.concatenate([file.arrays[n] for n in names])  # as in files of PyTorch
+        needed = "xh" if set(sources) & set("xh") else "qkv"
+        if set(sources) != set(needed):
+            needs, has = " and ".join(needed), " and ".join(sources)
+            raise WeightsError(f"{file.path}: {name} needs {needs}, has {has}")
+        names = [sources[part] for part in needed]
+        axis = 1 if needed == "xh" else 0  # of inputs, of outputs as in files of PyTorch
+        array = np.concatenate([file.arrays[n] for n in names], axis)
         found[name] = Row(" + ".join(names), name, array, "joined")
     return found, left_out
 

@@ -14,7 +14,8 @@ class Project:
     """Who wrote a file, and how names and pictures of theirs become ours.
 
     The rules are patterns and replacements that are applied to a name one after the other. `#q`,
-    `#k`, `#v` behind a name mark parts that are joined to one tensor, `#T` one to transpose.
+    `#k`, `#v`, or `#x`, `#h`, behind a name mark parts that are joined to one tensor, `#T` one to
+    transpose.
     """
 
     name: str
@@ -43,6 +44,7 @@ LEFT_OUT = (
     (r"^(classifier|fc)\.", "the image classifier, which a trunk does without"),
     (r"^appearance\.", "the 2D-S branch, which ECO Lite does not have"),
     (r"^(vit\.pooler|pre_logits)\.", "a layer behind the class token, which is trained anew"),
+    (r"^cell_list\.\d+\.conv_(o|last)\.", "a convolution that its network does not use"),
 )
 
 _TRUNK = (r"^(?=(conv1|bn1|layer\d)\.)", "trunk.")
@@ -338,6 +340,32 @@ _MOVINET = (
     ),
 )
 
+_CONVLSTM = (
+    OURS,
+    Project(
+        "Video-Prediction-using-PyTorch",
+        (
+            (r"^encoder_(\d+)_convlstm\.", lambda match: f"encoder.{int(match[1]) - 1}."),
+            (r"^decoder_(\d+)_convlstm\.", lambda match: f"decoder.{int(match[1]) - 1}."),
+            (r"^decoder_CNN\.", "head."),
+        ),
+        _FROM_0_TO_1,
+    ),
+    Project(
+        "ConvLSTM_pytorch, cells alone",
+        ((r"^cell_list\.(\d+)\.conv\.", r"encoder.\1.conv."),),
+        _FROM_0_TO_1,
+    ),
+    Project(
+        "OpenSTL",
+        (
+            (r"^cell_list\.(\d+)\.conv_([xh])\.0\.weight$", r"encoder.\1.conv.weight#\2"),
+            (r"^conv_last\.", "head."),
+        ),
+        _FROM_0_TO_1,
+    ),
+)
+
 # By the class of a network; the first of equals is taken.
 PROJECTS = {
     "TSN": _TSN,
@@ -351,4 +379,5 @@ PROJECTS = {
     "CNNLSTM": _CNN_LSTM,
     "MoViNet": _MOVINET,
     "MoViNetStream": _MOVINET,
+    "ConvLSTM": _CONVLSTM,
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from paddle import nn
 
 from paddlevid.models.cnn_lstm import CNNLSTM, cnn_lstm
+from paddlevid.models.convlstm import ConvLSTM, convlstm
 from paddlevid.models.eco import ECO, eco_full, eco_lite
 from paddlevid.models.lrcn import LRCN, lrcn_r18, lrcn_r34, lrcn_r50, lrcn_vgg16
 from paddlevid.models.movinet import (
@@ -34,8 +35,8 @@ from paddlevid.models.timesformer import (
 from paddlevid.models.tsn import TSN, tsn_r18, tsn_r34, tsn_r50, tsn_r101, tsn_r152
 
 __all__ = [
-    "CNNLSTM", "ECO", "LRCN", "MODELS", "MoViNet", "MoViNetStream", "TSN", "TimeSformer",
-    "create_model", "list_models",
+    "CNNLSTM", "ConvLSTM", "ECO", "LRCN", "MODELS", "MoViNet", "MoViNetStream", "TSN",
+    "TimeSformer", "create_model", "list_models",
 ]  # fmt: skip
 
 MODELS: dict[str, Callable[..., nn.Layer]] = {
@@ -66,6 +67,7 @@ MODELS: dict[str, Callable[..., nn.Layer]] = {
     "movinet_a4_stream": movinet_a4_stream,
     "movinet_a5": movinet_a5,
     "movinet_a5_stream": movinet_a5_stream,
+    "convlstm": convlstm,
 }
 
 
@@ -74,11 +76,11 @@ def list_models() -> list[str]:
     return list(MODELS)
 
 
-def create_model(name: str, *, num_classes: int, **arguments: object) -> nn.Layer:
+def create_model(name: str, *, num_classes: int = 0, **arguments: object) -> nn.Layer:
     """A network with fresh weights.
 
     Args:
-        num_classes: K.
+        num_classes: K; of convlstm, which predicts frames, none.
         arguments: of the network, plain numbers and texts; see its class.
 
     Raises ValueError for an unknown name or argument, naming the nearest ones, and for an argument
@@ -103,4 +105,8 @@ def create_model(name: str, *, num_classes: int, **arguments: object) -> nn.Laye
         kind = known[argument]
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise ValueError(f"{name}: {argument} = {value!r}: needs {kind.__name__}")
+    if "num_classes" not in inspect.signature(network).parameters:
+        return MODELS[name](**arguments)
+    if num_classes < 1:
+        raise ValueError(f"{name}: num_classes = {num_classes}: needs at least 1")
     return MODELS[name](num_classes, **arguments)

@@ -9,6 +9,7 @@ from paddlevid.data.sample import (
     FrameSampler,
     LinspaceSampler,
     SegmentSampler,
+    SequenceSampler,
     book_indices,
     dense_indices,
     linspace_indices,
@@ -286,3 +287,43 @@ def test_a_video_has_no_second_clip_of_all_its_frames():
 def test_it_is_written_as_its_flag():
     assert str(FrameSampler("uniform", 40)) == "uniform:40"
     assert str(FrameSampler("fps", 2.5)) == "fps:2.5"
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "interval", "middle", "end"),
+    [
+        (4, 1, [0, 1, 2, 3], [0, 1, 2, 3]),
+        (10, 1, [3, 4, 5, 6], [6, 7, 8, 9]),
+        (10, 3, [0, 3, 6, 9], [0, 3, 6, 9]),
+        (15, 3, [2, 5, 8, 11], [5, 8, 11, 14]),
+    ],
+)
+def test_a_sequence_lies_in_the_middle_or_at_the_end(num_frames, interval, middle, end):
+    assert SequenceSampler(4, interval)(num_frames, None).tolist() == middle
+    assert SequenceSampler(4, interval, at_end=True)(num_frames, None).tolist() == end
+
+
+@pytest.mark.parametrize(("num_frames", "interval"), [(4, 1), (9, 1), (10, 3), (17, 3)])
+def test_a_sequence_in_training_starts_at_every_place_and_never_repeats_a_frame(
+    num_frames, interval
+):
+    starts = set()
+    for rng in rngs():
+        indices = SequenceSampler(4, interval)(num_frames, rng)
+        assert indices.dtype == np.int64
+        assert np.diff(indices).tolist() == [interval] * 3
+        assert indices[0] >= 0 and indices[-1] < num_frames
+        starts.add(int(indices[0]))
+    assert starts == set(range(num_frames - 3 * interval))
+
+
+def test_a_sequence_at_the_end_is_there_in_training_too():
+    for rng in rngs(10):
+        assert SequenceSampler(4, 2, at_end=True)(20, rng).tolist() == [13, 15, 17, 19]
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize("rng", [None, np.random.default_rng(0)])
+def test_a_video_too_short_for_a_sequence_is_a_readable_error(at_end, rng):
+    with pytest.raises(ValueError, match="it has 9 frames; 4 frames, every 3. one, need 10"):
+        SequenceSampler(4, 3, at_end)(9, rng)

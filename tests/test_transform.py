@@ -19,6 +19,7 @@ from paddlevid.data.transform import (
     ResizedCrop,
     ResizeShortSide,
     TenCrops,
+    ToUnit,
     UniformCrop,
 )
 
@@ -364,3 +365,24 @@ def test_a_letterbox_keeps_the_aspect_ratio_between_black_bars(height, width, ba
     _, rows, columns, _ = inside.shape
     np.testing.assert_array_equal(box[:, top : top + rows, left : left + columns], inside)
     assert (box == 0).all(axis=(0, 3)).sum() == 24 * 24 - rows * columns
+
+
+# --- frames to predict ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_frames_to_predict_go_from_0_to_1_in_colour_or_in_grey(grey, mirrored):
+    clip = clip_of(5, 7)
+    clip[0, 0, 0], clip[0, 0, 1] = 0, 255
+    if mirrored:
+        clip = RandomFlip(1.0)(clip, np.random.default_rng(0))
+    out = ToUnit(grey)(clip)
+    assert (out.shape, out.dtype) == ((1 if grey else 3, 3, 5, 7), np.float32)
+    assert out.flags.c_contiguous
+    assert (out.min(), out.max()) == (0, 1)
+    if grey:
+        expected = (clip @ np.array([0.299, 0.587, 0.114]))[None] / 255
+        np.testing.assert_allclose(out, expected, atol=1 / 255)
+    else:
+        np.testing.assert_allclose(out, clip.transpose(3, 0, 1, 2) / 255, atol=1e-6)

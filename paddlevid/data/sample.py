@@ -191,6 +191,34 @@ class DenseSampler:
 
 
 @dataclass(frozen=True)
+class SequenceSampler:
+    """One window of T frames, every `interval`-th, without repeats; for frames to predict.
+
+    Args:
+        at_end: the last window of the video; else one at random in training, and the middle one
+            otherwise.
+    """
+
+    clip_len: int
+    interval: int = 1
+    at_end: bool = False
+
+    def __call__(
+        self, num_frames: int, rng: Generator | None, phase: float = 0.5, fps: float = 0.0
+    ) -> Indices:
+        """-> (T,); raises ValueError for a video that is too short."""
+        needed = (self.clip_len - 1) * self.interval + 1
+        if num_frames < needed:
+            raise ValueError(
+                f"it has {num_frames} frames; {self.clip_len} frames, every {self.interval}. one, "
+                f"need {needed}"
+            )
+        if self.at_end:
+            rng, phase = None, 1.0
+        return dense_indices(num_frames, self.clip_len, self.interval, rng, phase)
+
+
+@dataclass(frozen=True)
 class LinspaceSampler:
     """`linspace_indices` for every clip of a data set; see there."""
 
@@ -243,4 +271,6 @@ class FrameSampler:
 
 FRAME_KINDS = ("uniform", "end", "chapter", "every", "fps", "scenes")
 
-Sampler = SegmentSampler | BookSampler | DenseSampler | LinspaceSampler | FrameSampler
+Sampler = (
+    SegmentSampler | BookSampler | DenseSampler | LinspaceSampler | SequenceSampler | FrameSampler
+)

@@ -225,6 +225,23 @@ class Normalize:
         return np.ascontiguousarray(scaled.transpose(3, 0, 1, 2), dtype=np.float32)
 
 
+@dataclass(frozen=True)
+class ToUnit:
+    """Frames from 0 to 1, channels first, for networks that predict frames.
+
+    Args:
+        grey: one channel instead of three.
+    """
+
+    grey: bool = False
+
+    def __call__(self, clip: Frames) -> NDArray[np.float32]:
+        """uint8 (T, H, W, 3) -> float32 (1 or 3, T, H, W)"""
+        if self.grey:
+            clip = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip])[..., None]
+        return np.ascontiguousarray(clip.transpose(3, 0, 1, 2), np.float32) / np.float32(255)
+
+
 # --- views: the crops of one clip that are scored one by one and averaged -------------------------
 
 
@@ -283,7 +300,7 @@ class Compose:
     """
 
     steps: Sequence[Transform]
-    normalize: Normalize
+    normalize: Normalize | ToUnit
     crops: Crops | None = None
 
     def __call__(self, clip: Frames, rng: Generator) -> NDArray[np.float32]:

@@ -16,21 +16,19 @@ from visualdl.proto.record_pb2 import Record
 
 from paddlevid.files import whole_file
 
-COLUMNS = (
-    "step", "epoch", "split", "loss", "top1", "top5", "learning_rate", "clips_per_second",
-    "data_wait",
-)  # fmt: skip
-
 
 class Dashboard:
     """Writes a run's figures to `folder`/vdl (train and val: one chart) and `folder`/metrics.csv.
 
     Args:
+        figures: names of those that training and evaluation have.
         step: of the run that goes on, where figures after it are from work that was lost; 0: the
             run starts anew.
     """
 
-    def __init__(self, folder: Path, step: int = 0) -> None:
+    def __init__(self, folder: Path, figures: Sequence[str], step: int = 0) -> None:
+        own = ("learning_rate", "clips_per_second", "data_wait")
+        self._columns = ("step", "epoch", "split", *figures, *own)
         self._csv = folder / "metrics.csv"
         rows = []
         if step and self._csv.exists():
@@ -41,7 +39,7 @@ class Dashboard:
             whole_file(self._csv) as partial,
             open(partial, "w", newline="", encoding="utf-8") as file,
         ):
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
         self._writers = {
@@ -55,7 +53,7 @@ class Dashboard:
                 self._writers[split].add_scalar(name, value, step)
         row = {name: f"{value:.6g}" for name, value in scalars.items()}
         with open(self._csv, "a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS).writerow(
+            csv.DictWriter(file, self._columns).writerow(
                 {"step": step, "epoch": epoch, "split": split, **row}
             )
 

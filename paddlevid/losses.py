@@ -1,4 +1,4 @@
-"""Losses: logits (N, K) or (N, T, K) and labels (N,) -> a number."""
+"""Losses: logits (N, K) or (N, T, K) and labels (N,), or two clips of frames -> a number."""
 
 from collections.abc import Sequence
 
@@ -43,3 +43,23 @@ class CrossEntropy(nn.Layer):
         if self.weights is not None:
             losses = losses * self.weights.gather(labels)
         return losses.mean()
+
+
+class FrameError(nn.Layer):
+    """Mean over all pixels of predicted frames: "mse", "l1", or "l1_mse", their sum."""
+
+    def __init__(self, kind: str = "mse") -> None:
+        super().__init__()
+        if kind not in ("mse", "l1", "l1_mse"):
+            raise ValueError(f"unknown loss {kind!r}; there are 'mse', 'l1' and 'l1_mse'")
+        self.kind = kind
+
+    def forward(self, frames: Tensor, truth: Tensor) -> Tensor:
+        """Two tensors of one shape -> a scalar"""
+        error = frames - truth
+        parts = []
+        if "mse" in self.kind:
+            parts.append((error * error).mean())
+        if "l1" in self.kind:
+            parts.append(error.abs().mean())
+        return sum(parts)

@@ -63,6 +63,22 @@ class Evaluation:
         counts = confusion.sum(axis=1)
         return np.where(counts > 0, np.diag(confusion) / np.maximum(counts, 1), np.nan)
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """For the dashboard."""
+        return {"loss": self.loss, "top1": self.top_k(1), "top5": self.top_k(5)}
+
+    @property
+    def quality(self) -> tuple[float, float]:
+        """The higher, the better: top-1, and of equals the lower loss."""
+        return self.top_k(1), -self.loss
+
+    def in_words(self) -> str:
+        """For a line of the log."""
+        line = f"loss {self.loss:.4f} top-1 {self.top_k(1):.4f} top-5 {self.top_k(5):.4f}"
+        line += f" of {len(self.labels)} clips"
+        return line + (f" ({self.num_bad} left out)" if self.num_bad else "")
+
     def summary(self) -> dict[str, float | int]:
         """The figures of metrics.json."""
         return {

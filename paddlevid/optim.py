@@ -15,8 +15,10 @@ class Schedule:
     """The learning rate at a point of the training, in epochs from its start.
 
     Args:
-        policy: "constant", "multistep" (times `decay` at each of `milestones`), or "cosine"
-            (to 0 at the end; Loshchilov and Hutter 2017, without restarts).
+        policy: "constant", "multistep" (times `decay` at each of `milestones`), "cosine"
+            (to 0 at the end; Loshchilov and Hutter 2017, without restarts), or "one_cycle" (Smith
+            and Topin 2018, arXiv:1708.07120: in cosines from 1/25 up over three tenths of the
+            epochs, then down to 1/250,000, as in PyTorch).
         per_step: the rate changes at every step; otherwise at the start of each epoch.
         warmup: epochs in which it rises linearly from a tenth, step by step.
     """
@@ -30,9 +32,10 @@ class Schedule:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.policy not in ("constant", "multistep", "cosine"):
+        known = ("constant", "multistep", "cosine", "one_cycle")
+        if self.policy not in known:
             raise ValueError(
-                f"unknown policy {self.policy!r}; there are 'constant', 'multistep' and 'cosine'"
+                f"unknown policy {self.policy!r}; there are {', '.join(map(repr, known))}"
             )
 
     def __call__(self, position: float) -> float:
@@ -44,8 +47,18 @@ class Schedule:
             return self.rate * self.decay ** sum(point >= epoch for epoch in self.milestones)
         if self.policy == "cosine":
             share = max(point - self.warmup, 0) / max(self.epochs - self.warmup, 1e-9)
-            return self.rate * 0.5 * (1 + math.cos(math.pi * min(share, 1)))
+            return self.rate * _cosine(1, 0, share)
+        if self.policy == "one_cycle":
+            share = min(point / self.epochs, 1)
+            if share < 0.3:
+                return self.rate * _cosine(1 / 25, 1, share / 0.3)
+            return self.rate * _cosine(1, 1 / 250_000, (share - 0.3) / 0.7)
         return self.rate
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    """From start to end along half a wave."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(share, 1)))
 
 
 def group_parameters(
@@ -82,7 +95,7 @@ def group_parameters(
                 continue
             kind = _kind_of(layer, name)
             rate = bias_lr if kind == "bias" else 1.0
-            if prefix != model.classifier:
+            if prefix != getattr(model, "classifier", None):
                 rate *= trunk_lr
                 block = re.match(r"blocks\.(\d+)", prefix)
                 below = depth - 1 - int(block[1]) if block else depth if prefix != "norm" else -1
@@ -109,6 +122,7 @@ def create_optimizer(
     groups: Sequence[dict],
     *,
     momentum: float = 0.9,
+    beta2: float = 0.999,
     nesterov: bool = False,
     epsilon: float = 1e-7,
 ) -> paddle.optimizer.Optimizer:
@@ -118,7 +132,9 @@ def create_optimizer(
         groups: of `group_parameters`.
     """
     if name == "adamw":
-        return paddle.optimizer.AdamW(learning_rate=0.0, parameters=list(groups), beta1=momentum)
+        return paddle.optimizer.AdamW(
+            learning_rate=0.0, parameters=list(groups), beta1=momentum, beta2=beta2
+        )
     if name == "rmsprop":  # Keras' rho, and unless told otherwise its epsilon
         return paddle.optimizer.RMSProp(
             learning_rate=0.0, rho=0.9, epsilon=epsilon, momentum=momentum, parameters=list(groups)

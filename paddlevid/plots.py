@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
+import matplotlib.image
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -131,5 +132,68 @@ def _say_that_a_font_is_missing() -> None:
 def frame_grid(clips: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray:
     """Normalised clips (N, C, T, H, W) -> one RGB image, a row for each clip: (N H, T W, 3)."""
     n, c, t, h, w = clips.shape
-    pixels = clips[:, :3].transpose(0, 3, 2, 4, 1).reshape(n * h, t * w, 3)
+    colours = clips[:, :3] if c >= 3 else clips[:, :1].repeat(3, axis=1)
+    pixels = colours.transpose(0, 3, 2, 4, 1).reshape(n * h, t * w, 3)
     return np.clip((pixels * np.float32(std) + np.float32(mean)) * 255, 0, 255).astype(np.uint8)
+
+
+def prediction_strip(
+    past: NDArray[np.float32], truth: NDArray[np.float32] | None, predicted: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    """The past and what follows in a row, and below it what was predicted: -> RGB (H', W', 3)
+
+    Frames are (C, T, H, W), from 0 to 1; small ones are enlarged. None: the truth is not known.
+    """
+    blank = np.full_like(past, 0.1)
+    rows = [[past, predicted if truth is None else truth]]
+    if truth is not None:
+        rows.append([blank, predicted])
+    images = [frame_grid(np.concatenate(row, axis=1)[None], (0.0,), (1.0,)) for row in rows]
+    _, num_past, height, width = past.shape
+    image = _enlarge(np.concatenate(images), height)
+    edge = num_past * width * image.shape[0] // (height * len(rows))
+    image[:, edge - 1 : edge + 1] = (255, 200, 0)  # where the future begins
+    return image
+
+
+def prediction_film(
+    past: NDArray[np.float32], truth: NDArray[np.float32] | None, predicted: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    """The same as RGB frames (T + n, H', W', 3): the truth beside the prediction, where known."""
+    sides = [np.concatenate([past, end], axis=1) for end in (truth, predicted) if end is not None]
+    frames = [
+        frame_grid(np.stack([side[:, t : t + 1] for side in sides]), (0.0,), (1.0,))
+        for t in range(sides[0].shape[1])
+    ]
+    height = past.shape[2]
+    halves = [np.split(frame, len(sides)) for frame in frames]
+    return np.stack([_enlarge(np.concatenate(pair, axis=1), height) for pair in halves])
+
+
+def _enlarge(image: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
+    """Whole times as large, for frames of less than 100 pixels."""
+    factor = max(100 // height, 1)
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def save_image(image: NDArray[np.uint8], path: Path) -> None:
+    """Write an RGB image (H, W, 3) as PNG."""
+    matplotlib.image.imsave(path, image)
+
+
+def steps_figure(figures: dict[str, dict[str, NDArray[np.float64]]]) -> Figure:
+    """Errors and likeness of predicted frames for each step: a line for each predictor.
+
+    `figures` holds "mse", "mae", "psnr" and "ssim", (n,) each, of every predictor.
+    """
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    names = {"mse": "MSE a frame", "mae": "MAE a frame", "psnr": "PSNR, dB", "ssim": "SSIM"}
+    for axes, (key, name) in zip(figure.subplots(2, 2).flat, names.items(), strict=True):
+        for predictor, values in figures.items():
+            steps = np.arange(1, len(values[key]) + 1)
+            axes.plot(steps, values[key], marker=".", label=predictor)
+        axes.set_ylabel(name)
+        axes.set_xlabel("step into the future")
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(frameon=False)
+    return figure

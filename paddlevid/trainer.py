@@ -1,6 +1,7 @@
 """Training: loaders, a network and an optimiser -> weights, checkpoints and figures in a folder."""
 
 import contextlib
+import math
 import signal
 import sys
 import threading
@@ -15,7 +16,6 @@ import paddle
 from paddle import nn
 from tqdm import tqdm
 
-from paddlevid import plots
 from paddlevid.checkpoint import (
     load_checkpoint,
     load_optimizer_state,
@@ -24,10 +24,8 @@ from paddlevid.checkpoint import (
 )
 from paddlevid.dashboard import Dashboard
 from paddlevid.data.loader import Batch, Loader
-from paddlevid.data.mix import Mix
-from paddlevid.layers.recurrent import seen_frames
-from paddlevid.metrics import Evaluation, num_hits, score_views
 from paddlevid.optim import Schedule, WeightAverage, clip_gradients
+from paddlevid.tasks import Result, Task
 from paddlevid.weights import describe, load_weights, write_weights
 
 
@@ -40,50 +38,36 @@ class StepResult:
     """What a step saw before it changed the weights."""
 
     loss: float = 0.0  # mean over the clips
-    hits1: int = 0
-    hits5: int = 0
+    sums: dict[str, float] = field(default_factory=dict)  # over the clips, see `Task.count`
     num_clips: int = 0
 
 
 def train_step(
     model: nn.Layer,
-    loss_fn: Callable,
+    task: Task,
     optimizer: paddle.optimizer.Optimizer,
     scaler: paddle.amp.GradScaler,
     batches: Sequence[Batch],
     clip_norm: float = 0.0,
     clip_value: float = 0.0,
-    mix: Mix = Mix(),  # noqa: B008  it is frozen
     rng: np.random.Generator | None = None,
-    frame_labels: bool = False,
+    step: int = 0,
 ) -> StepResult:
     """One step on several batches whose gradients add up to those of one large batch.
 
-    `rng` is for `mix`, which does nothing unless asked. Hits are of a clip's own label.
-    `frame_labels`: the loss is of what the network says after each frame, for one with
-    `frame_logits`; hits are of what it says after the last.
+    `rng` and `step`, the number of steps before, are for the task.
 
     Raises FloatingPointError, before the weights change, when the loss is not finite.
     """
     result = StepResult(num_clips=sum(len(batch.labels) for batch in batches))
     for batch in batches:
-        mixed = mix(batch.clips, batch.labels, rng)
-        labels, partners = paddle.to_tensor(mixed.labels), paddle.to_tensor(mixed.partners)
         with paddle.amp.auto_cast(enable=scaler.is_enable()):
-            clips, mask = paddle.to_tensor(mixed.clips), ()
-            if frame_labels:
-                logits, mask = model.frame_logits(clips), (seen_frames(clips),)
-            else:
-                logits = model(clips)
-            loss = loss_fn(logits, labels, *mask)
-            if mixed.share < 1:
-                loss = mixed.share * loss + (1 - mixed.share) * loss_fn(logits, partners, *mask)
+            loss, outputs = task.compute_loss(model, batch, rng, step)
             loss = loss * (len(batch.labels) / result.num_clips)
         scaler.scale(loss).backward()
         result.loss += loss.item()  # waits for the device
-        scores = (logits[:, -1] if frame_labels else logits).detach().astype("float32").numpy()
-        result.hits1 += num_hits(scores, batch.labels, 1)
-        result.hits5 += num_hits(scores, batch.labels, 5)
+        for name, number in task.count(outputs, batch).items():
+            result.sums[name] = result.sums.get(name, 0) + number
     if not np.isfinite(result.loss):
         optimizer.clear_grad()
         raise FloatingPointError(f"the loss became {result.loss}")
@@ -98,29 +82,25 @@ def train_step(
 def evaluate(
     model: nn.Layer,
     loader: Loader,
-    loss_fn: Callable,
+    task: Task,
     *,
     title: str = "evaluating",
     stop: Callable[[], None] = lambda: None,
-) -> Evaluation:
-    """Score all clips of a loader, averaging over the views of each.
+) -> Result:
+    """What a task says of a network and all clips of a loader.
 
     Raises ValueError when none of them could be read. `stop` is called after each batch and may
     raise to leave early.
     """
     model.eval()
-    logits, labels, indices = [], [], []
+    parts = []
     with paddle.no_grad():
         for batch in tqdm(loader.batches(), title, len(loader), leave=False, disable=None):
-            logits.append(score_views(model, batch).astype("float32").numpy())
-            labels.append(batch.labels)
-            indices.append(batch.indices)
+            parts.append(task.score(model, batch))
             stop()
-        if not labels:
+        if not parts:
             raise ValueError("none of the clips could be read")
-        all_logits, all_labels = np.concatenate(logits), np.concatenate(labels)
-        loss = loss_fn(paddle.to_tensor(all_logits), paddle.to_tensor(all_labels)).item()
-    return Evaluation(all_logits, all_labels, np.concatenate(indices), loss, len(loader.bad))
+        return task.conclude(parts, len(loader.bad))
 
 
 @dataclass
@@ -130,8 +110,7 @@ class Progress:
     epoch: int = 0
     batch: int = 0  # batches done of this epoch
     step: int = 0  # optimiser steps done of the run
-    best: float = -1.0  # validation top-1
-    best_loss: float = float("inf")  # with it; of two epochs with one top-1 the lower loss wins
+    best: tuple[float, float] = (-math.inf, -math.inf)  # `Result.quality` on the validation list
     best_epoch: int = 0  # counted from 1; 0: none yet
     waited: float = 0.0  # seconds for data in this epoch
     sums: dict[str, float] = field(default_factory=dict)  # of this epoch
@@ -146,24 +125,21 @@ class Settings:
     accumulate: int = 1
     clip_norm: float = 0.0
     clip_value: float = 0.0
-    mix: Mix = Mix()
     ema: float = 0.0  # decay of the average of the weights that is evaluated and kept; 0 = off
     frozen: Sequence[nn.Layer] = ()  # layers that stay in evaluation mode
     amp: bool = False
-    frame_labels: bool = False  # every frame of a clip has its label
     early_stop: int = 0  # epochs without a better validation result; 0 = never
     keep_checkpoints: int = 2
+    picture_every: int = 0  # steps; 0 = none, see `Task.draw_step`
     seed: int = 0
-    classes: Sequence[str] = ()
-    image_mean: Sequence[float] = (0.0, 0.0, 0.0)
-    image_std: Sequence[float] = (1.0, 1.0, 1.0)
+    classes: Sequence[str] = ()  # kept with the weights
     config: dict = field(default_factory=dict)  # kept in checkpoints and on the dashboard
     training_list: str = ""  # of which clips; a resumed run must have the same
 
 
 def fit(
     model: nn.Layer,
-    loss_fn: Callable,
+    task: Task,
     optimizer: paddle.optimizer.Optimizer,
     schedule: Schedule,
     train_loader: Loader,
@@ -173,10 +149,10 @@ def fit(
 ) -> Progress:
     """Train to the end of the last epoch, evaluating after each; -> where it ended.
 
-    Writes best.pdparams and best.safetensors (highest validation top-1, then lowest loss; without
-    validation, the last), checkpoints/, metrics.csv, vdl/ and bad_samples.txt into the run's
-    folder. `resume` goes on from the newest checkpoint there, with the same draws as an unbroken
-    run.
+    Writes best.pdparams and best.safetensors (the best on the validation list, see
+    `Result.quality`; without one, the last), checkpoints/, metrics.csv, vdl/ and bad_samples.txt
+    into the run's folder. `resume` goes on from the newest checkpoint there, with the same draws as
+    an unbroken run.
 
     Raises FloatingPointError naming the step when the loss is not finite; Interrupted, after
     saving, on SIGINT or SIGTERM.
@@ -200,7 +176,12 @@ def fit(
         load_optimizer_state(optimizer, model, state["optimizer"])
         if settings.amp:
             scaler.load_state_dict(state["scaler"])
-        progress = Progress(**state["progress"])
+        try:
+            progress = Progress(**state["progress"])
+        except TypeError as error:
+            raise ValueError(
+                f"--resume: the checkpoint is of another version of paddlevid ({error}): start anew"
+            ) from error
         print(f"resuming in epoch {progress.epoch + 1}, after step {progress.step}")
 
     def save() -> Path:
@@ -217,7 +198,7 @@ def fit(
         return save_checkpoint(folder, progress.step, state, settings.keep_checkpoints)
 
     steps_per_epoch = -(-len(train_loader) // settings.accumulate)
-    dashboard = Dashboard(settings.folder, progress.step)
+    dashboard = Dashboard(settings.folder, task.figures, progress.step)
     bar = tqdm(
         total=steps_per_epoch * settings.epochs, initial=progress.step, unit="step", **_bar()
     )
@@ -225,7 +206,7 @@ def fit(
         at_end.callback(dashboard.close)
         at_end.callback(_write_bad_samples, settings.folder, train_loader, valid_loader)
         if not progress.step:
-            dashboard.log_settings(_flat(settings.config), ["loss", "top1"])
+            dashboard.log_settings(_flat(settings.config), task.figures[:2])
         while progress.epoch < settings.epochs:
             if 0 < settings.early_stop <= progress.epoch - progress.best_epoch:
                 tqdm.write(
@@ -238,10 +219,9 @@ def fit(
             bar.set_description(f"epoch {progress.epoch + 1}/{settings.epochs}", refresh=False)
             batches = train_loader.batches(progress.epoch, progress.batch)
             for group in _timed(_groups(batches, settings.accumulate), progress):
-                if not progress.step and group[0].clips.ndim == 5:
-                    clips = group[0].clips[:8]
-                    picture = plots.frame_grid(clips, settings.image_mean, settings.image_std)
-                    dashboard.log_image(0, "train", "input", picture)
+                if not progress.step:
+                    for name, picture in task.draw_batch(group[0]).items():
+                        dashboard.log_image(0, "train", name, picture)
                 rate = schedule(progress.epoch + progress.batch / len(train_loader))
                 optimizer.set_lr(rate)
                 seed = np.random.SeedSequence([settings.seed, progress.step])
@@ -249,9 +229,9 @@ def fit(
                 started = time.perf_counter()
                 try:
                     result = train_step(
-                        model, loss_fn, optimizer, scaler, group,
+                        model, task, optimizer, scaler, group,
                         settings.clip_norm, settings.clip_value,
-                        settings.mix, np.random.default_rng(seed), settings.frame_labels,
+                        np.random.default_rng(seed), progress.step,
                     )  # fmt: skip
                 except FloatingPointError as error:
                     raise FloatingPointError(
@@ -269,10 +249,15 @@ def fit(
                     progress.epoch + 1,
                     "train",
                     loss=result.loss,
-                    top1=result.hits1 / result.num_clips,
-                    top5=result.hits5 / result.num_clips,
+                    **{name: number / result.num_clips for name, number in result.sums.items()},
                     learning_rate=rate,
                 )
+                if settings.picture_every and progress.step % settings.picture_every == 0:
+                    folder = settings.folder / "pictures"
+                    for name, picture in task.draw_step(
+                        model, group[0], folder, progress.step
+                    ).items():
+                        dashboard.log_image(progress.step, "train", name, picture)
                 bar.update()
                 bar.set_postfix(_figures(progress), refresh=False)
                 if stop.requested:
@@ -281,7 +266,7 @@ def fit(
                 raise ValueError("none of the training clips could be read")
             try:
                 with average.in_place() if average else contextlib.nullcontext():
-                    _end_epoch(model, loss_fn, valid_loader, settings, progress, dashboard, stop)
+                    _end_epoch(model, task, valid_loader, settings, progress, dashboard, stop)
             except _Stopped:
                 raise Interrupted(save()) from None
             _write_bad_samples(settings.folder, train_loader, valid_loader)
@@ -293,7 +278,7 @@ def fit(
 
 def _end_epoch(
     model: nn.Layer,
-    loss_fn: Callable,
+    task: Task,
     valid_loader: Loader | None,
     settings: Settings,
     progress: Progress,
@@ -303,26 +288,23 @@ def _end_epoch(
     """Evaluate, log, and keep the weights if they are the best so far."""
     epoch = progress.epoch + 1
     figures = _figures(progress)
-    line = f"epoch {epoch:3d}  train loss {figures['loss']} top-1 {figures['top1']}"
+    shown = " ".join(f"{name} {figures[name]}" for name in task.figures[:2])
+    line = f"epoch {epoch:3d}  train {shown}"
     best = valid_loader is None
     if valid_loader is not None:
-        evaluation = evaluate(model, valid_loader, loss_fn, title="validating", stop=stop.check)
+        evaluation = evaluate(model, valid_loader, task, title="validating", stop=stop.check)
         if not np.isfinite(evaluation.loss):
             raise FloatingPointError(
                 f"the validation loss became {evaluation.loss} after epoch {epoch}: lower "
                 "TRAIN.learning_rate, or set TRAIN.clip_norm or TRAIN.warmup_epochs"
             )
-        top1, top5 = evaluation.top_k(1), evaluation.top_k(5)
-        line += f" | val loss {evaluation.loss:.4f} top-1 {top1:.4f} top-5 {top5:.4f}"
-        line += f" of {len(evaluation.labels)} clips"
-        if evaluation.num_bad:
-            line += f" ({evaluation.num_bad} left out)"
-        dashboard.log(progress.step, epoch, "val", loss=evaluation.loss, top1=top1, top5=top5)
-        best = (top1, -evaluation.loss) > (progress.best, -progress.best_loss)
+        line += f" | val {evaluation.in_words()}"
+        dashboard.log(progress.step, epoch, "val", **evaluation.figures)
+        best = evaluation.quality > tuple(progress.best)
         if best:
-            progress.best, progress.best_loss = top1, evaluation.loss
-            figure = plots.confusion_figure(evaluation.confusion, settings.classes)
-            dashboard.log_image(progress.step, "val", "confusion", plots.to_array(figure))
+            progress.best = evaluation.quality
+            for name, picture in task.draw_result(evaluation).items():
+                dashboard.log_image(progress.step, "val", name, picture)
     if best:
         progress.best_epoch = epoch
         write_weights(settings.folder / "best.pdparams", model)
@@ -359,7 +341,7 @@ def _timed(groups: Iterable[list[Batch]], progress: Progress) -> Iterator[list[B
 def _count(progress: Progress, result: StepResult, seconds: float) -> None:
     figures = {
         "loss": result.loss * result.num_clips,
-        "hits1": result.hits1,
+        **result.sums,
         "clips": result.num_clips,
         "seconds": seconds,
     }
@@ -371,9 +353,9 @@ def _figures(progress: Progress) -> dict[str, str]:
     """The epoch so far, for the eye."""
     sums = progress.sums
     seconds = sums["seconds"] + progress.waited
+    means = {name: sums[name] / sums["clips"] for name in sums if name not in ("clips", "seconds")}
     return {
-        "loss": f"{sums['loss'] / sums['clips']:.4f}",
-        "top1": f"{sums['hits1'] / sums['clips']:.4f}",
+        **{name: f"{mean:.4f}" for name, mean in means.items()},
         "clips/s": f"{sums['clips'] / seconds:.1f}",
         "wait": f"{progress.waited / seconds:.0%}",
     }

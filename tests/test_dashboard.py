@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from visualdl import LogReader
 
-from paddlevid.dashboard import COLUMNS, Dashboard
+from paddlevid.dashboard import Dashboard
+
+FIGURES = ("loss", "top1", "top5")
+COLUMNS = (
+    "step", "epoch", "split", *FIGURES, "learning_rate", "clips_per_second", "data_wait"
+)  # fmt: skip
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -27,7 +32,7 @@ def curve(folder: Path, split: str, tag: str) -> list[tuple[int, float]]:
 
 
 def test_scalars_are_written_to_the_table(tmp_path):
-    dashboard = Dashboard(tmp_path)
+    dashboard = Dashboard(tmp_path, FIGURES)
     dashboard.log(1, 1, "train", loss=2.5, top1=0.125, learning_rate=1e-5)
     dashboard.log(1, 1, "val", loss=1 / 3)
     dashboard.close()
@@ -41,14 +46,14 @@ def test_scalars_are_written_to_the_table(tmp_path):
 
 
 def test_a_row_is_on_disk_at_once(tmp_path):
-    dashboard = Dashboard(tmp_path)
+    dashboard = Dashboard(tmp_path, FIGURES)
     dashboard.log(1, 1, "train", loss=2.5)
     assert len(rows(tmp_path)) == 1
     dashboard.close()
 
 
 def test_train_and_val_have_the_same_tags_so_that_they_share_a_chart(tmp_path):
-    dashboard = Dashboard(tmp_path)
+    dashboard = Dashboard(tmp_path, FIGURES)
     for step in (1, 2):
         dashboard.log(step, 1, "train", loss=3.0 / step, top1=0.5)
     dashboard.log(2, 1, "val", loss=2.0, top1=0.25)
@@ -60,7 +65,7 @@ def test_train_and_val_have_the_same_tags_so_that_they_share_a_chart(tmp_path):
 
 
 def test_a_figure_that_is_not_finite_is_only_in_the_table(tmp_path):
-    dashboard = Dashboard(tmp_path)
+    dashboard = Dashboard(tmp_path, FIGURES)
     dashboard.log(1, 1, "val", loss=float("nan"), top1=0.5)
     dashboard.close()
     assert rows(tmp_path)[0]["loss"] == "nan"
@@ -68,7 +73,7 @@ def test_a_figure_that_is_not_finite_is_only_in_the_table(tmp_path):
 
 
 def test_an_unknown_figure_is_an_error(tmp_path):
-    dashboard = Dashboard(tmp_path)
+    dashboard = Dashboard(tmp_path, FIGURES)
     with pytest.raises(ValueError, match="lss"):
         dashboard.log(1, 1, "train", lss=1.0)
     dashboard.close()
@@ -76,7 +81,7 @@ def test_an_unknown_figure_is_an_error(tmp_path):
 
 def test_pictures_come_back(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
-    dashboard = Dashboard(tmp_path)
+    dashboard = Dashboard(tmp_path, FIGURES)
     dashboard.log_image(3, "val", "confusion", image)
     dashboard.close()
     (record,) = reader(tmp_path, "val").get_data("image", "confusion")
@@ -89,7 +94,7 @@ def test_pictures_come_back(tmp_path):
 
 def test_settings_of_any_kind_are_logged(tmp_path):
     settings = {"a": 1, "b": 0.5, "c": "x", "d": True, "e": [1, 2], "f": None, "g": {"h": 1}}
-    dashboard = Dashboard(tmp_path)
+    dashboard = Dashboard(tmp_path, FIGURES)
     dashboard.log_settings(settings, ["loss", "top1"])
     dashboard.close()
     (record,) = reader(tmp_path, "val").get_data("hyper_parameters", "hparam")
@@ -103,7 +108,7 @@ def test_settings_of_any_kind_are_logged(tmp_path):
 
 
 def first_part(folder: Path) -> None:
-    dashboard = Dashboard(folder)
+    dashboard = Dashboard(folder, FIGURES)
     dashboard.log_settings({"a": 1}, ["loss"])
     dashboard.log_image(0, "train", "input", np.zeros((4, 4, 3), np.uint8))
     for step in (1, 2, 3, 4):
@@ -115,7 +120,7 @@ def first_part(folder: Path) -> None:
 
 def test_a_resumed_run_drops_the_rows_of_lost_work(tmp_path):
     first_part(tmp_path)
-    dashboard = Dashboard(tmp_path, step=3)
+    dashboard = Dashboard(tmp_path, FIGURES, step=3)
     dashboard.log(4, 1, "train", loss=4.5)
     dashboard.close()
     got = [(row["step"], row["split"], row["loss"]) for row in rows(tmp_path)]
@@ -130,7 +135,7 @@ def test_a_resumed_run_is_one_curve_in_visualdl(tmp_path, resumes):
     # VisualDL shows only the newest file of a folder: what came before has to be in it.
     first_part(tmp_path)
     for _ in range(resumes):
-        dashboard = Dashboard(tmp_path, step=3)
+        dashboard = Dashboard(tmp_path, FIGURES, step=3)
         dashboard.log(4, 1, "train", loss=4.5)
         dashboard.close()
     assert curve(tmp_path, "train", "loss") == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.5)]
@@ -146,14 +151,14 @@ def test_a_log_and_a_table_that_were_cut_off_are_continued(tmp_path):
     log.write_bytes(log.read_bytes()[:-3])  # in the record of step 4
     table = (tmp_path / "metrics.csv").read_text()
     (tmp_path / "metrics.csv").write_text(table + "3,1,tr")
-    Dashboard(tmp_path, step=4).close()
+    Dashboard(tmp_path, FIGURES, step=4).close()
     assert curve(tmp_path, "train", "loss") == [(1, 1.0), (2, 2.0), (3, 3.0)]
     assert len(rows(tmp_path)) == 6
 
 
 def test_a_run_that_starts_anew_forgets_the_old_figures(tmp_path):
     first_part(tmp_path)
-    dashboard = Dashboard(tmp_path)
+    dashboard = Dashboard(tmp_path, FIGURES)
     dashboard.log(1, 1, "train", loss=7.0)
     dashboard.close()
     assert [row["loss"] for row in rows(tmp_path)] == ["7"]
@@ -162,5 +167,5 @@ def test_a_run_that_starts_anew_forgets_the_old_figures(tmp_path):
 
 
 def test_resuming_without_a_table_starts_one(tmp_path):
-    Dashboard(tmp_path, step=3).close()
+    Dashboard(tmp_path, FIGURES, step=3).close()
     assert rows(tmp_path) == []

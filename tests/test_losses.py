@@ -1,4 +1,4 @@
-"""The weighted cross-entropy against NumPy by hand and scikit-learn."""
+"""The weighted cross-entropy against NumPy and scikit-learn; errors of frames by hand."""
 
 import numpy as np
 import paddle
@@ -6,7 +6,7 @@ import pytest
 from paddle import nn
 from sklearn.metrics import log_loss
 
-from paddlevid.losses import CrossEntropy
+from paddlevid.losses import CrossEntropy, FrameError
 
 WEIGHTS = (0.5, 2.0, 1.0, 0.0)
 LABELS = np.array([0, 1, 1, 2, 0, 3, 2])
@@ -92,3 +92,29 @@ def test_frames_have_their_clips_label_and_a_clip_counts_as_the_mean_of_those_se
     loss = CrossEntropy(WEIGHTS, 0.1)
     got = loss(paddle.to_tensor(logits), paddle.to_tensor(labels), paddle.to_tensor(seen))
     assert got.item() == pytest.approx(expected, rel=1e-5)
+
+
+# One pixel of two frames is wrong by -0.5, one of the other clip by 1; 8 pixels in all.
+TRUTH = np.zeros((2, 1, 2, 1, 2), np.float32)
+FRAMES = np.array([[-0.5, 0, 0, 0], [0, 0, 0, 1]], np.float32).reshape(TRUTH.shape)
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss", "slopes"),  # slopes: of the two wrong pixels
+    [
+        ("mse", 1.25 / 8, [-1 / 8, 2 / 8]),
+        ("l1", 1.5 / 8, [-1 / 8, 1 / 8]),
+        ("l1_mse", 2.75 / 8, [-2 / 8, 3 / 8]),
+    ],
+)
+def test_the_error_of_frames_is_the_mean_over_all_pixels(kind, loss, slopes):
+    frames = paddle.to_tensor(FRAMES, stop_gradient=False)
+    got = FrameError(kind)(frames, paddle.to_tensor(TRUTH))
+    assert got.shape == [] and got.item() == pytest.approx(loss)
+    got.backward()
+    np.testing.assert_allclose(frames.grad.numpy()[FRAMES != 0], slopes, rtol=1e-6)
+    np.testing.assert_array_equal(frames.grad.numpy()[FRAMES == 0], 0)
+
+
+def test_the_error_of_frames_is_the_squared_one_unless_another_is_asked_for():
+    assert FrameError()(paddle.to_tensor(FRAMES), paddle.to_tensor(TRUTH)).item() == 1.25 / 8

@@ -75,6 +75,27 @@ def test_the_summary_says_over_how_many_clips(evaluation):
     }
 
 
+def test_the_dashboard_gets_the_loss_and_the_shares(evaluation):
+    assert evaluation.figures == {"loss": 1.25, "top1": 0.4, "top5": 1.0}
+
+
+def test_a_better_top_1_is_better_and_of_equals_the_lower_loss():
+    def quality(clips, loss):
+        return Evaluation(LOGITS[clips], LABELS[clips], np.array(clips), loss).quality
+
+    # clips 0 and 4 are right
+    assert quality([0, 4], 9.0) > quality([0, 1], 0.1)
+    assert quality([0, 1], 1.0) > quality([4, 2], 2.0)
+    assert quality([0, 1], 1.0) == quality([4, 2], 1.0) == (0.5, -1.0)
+
+
+@pytest.mark.parametrize(("num_bad", "end"), [(0, ""), (2, " (2 left out)")])
+def test_a_line_for_the_user_says_of_how_many_clips(num_bad, end):
+    evaluation = Evaluation(LOGITS, LABELS, np.arange(5), loss=1.25, num_bad=num_bad)
+    line = f"loss 1.2500 top-1 0.4000 top-5 1.0000 of 5 clips{end}"
+    assert evaluation.in_words() == line
+
+
 def test_the_class_table_names_the_most_frequent_mistake():
     logits = np.eye(4)[[1, 2, 2, 0, 1, 3]]
     labels = np.array([0, 0, 0, 0, 1, 3])

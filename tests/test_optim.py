@@ -401,3 +401,22 @@ def test_what_happens_to_the_network_does_not_reach_the_average():
     assert_same(average.weights, averaged)
     set_weights(model, 3)
     assert_same(average.weights, averaged)
+
+
+@pytest.mark.parametrize(("rate", "epochs"), [(1.0, 10), (0.002, 7), (0.1, 1)])
+def test_one_cycle_rises_over_three_tenths_of_the_epochs_and_falls_to_almost_nothing(rate, epochs):
+    schedule = Schedule(rate, epochs, "one_cycle", per_step=True)
+    low, end = rate / 25, rate / 250_000
+    for share in np.linspace(0, 1, 41):
+        if share <= 0.3:  # a cosine, said with a sine
+            expected = low + (rate - low) * np.sin(np.pi / 2 * share / 0.3) ** 2
+        else:
+            expected = rate + (end - rate) * np.sin(np.pi / 2 * (share - 0.3) / 0.7) ** 2
+        assert schedule(share * epochs) == pytest.approx(expected, rel=1e-6), share
+    assert schedule(epochs + 0.5) == pytest.approx(end)  # it does not rise again
+
+
+def test_one_cycle_without_steps_keeps_its_rate_for_an_epoch():
+    schedule = Schedule(1.0, 10, "one_cycle")
+    rates = [schedule(position) for position in (0, 0.99, 1, 1.99, 3, 3.99)]
+    assert rates == pytest.approx([0.04, 0.04, 0.28, 0.28, 1, 1])

@@ -130,3 +130,114 @@ def test_no_display_is_needed():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, env=environment
     )
     assert done.stdout == "3\nFalse\n", done.stderr
+
+
+# --- predicted frames -----------------------------------------------------------------------------
+
+NUM_PAST, NUM_FUTURE = 3, 2
+
+
+def parts_of(channels: int, height: int, width: int) -> list[np.ndarray]:
+    """The past, the truth and what was predicted, uint8 (C, T, H, W) without black."""
+    rng = np.random.default_rng(0)
+    return [
+        rng.integers(50, 256, (channels, num_frames, height, width), dtype=np.uint8)
+        for num_frames in (NUM_PAST, NUM_FUTURE, NUM_FUTURE)
+    ]
+
+
+def unit(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype(np.float32) / 255
+
+
+def shown(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """A row of the frames (C, T, H, W) in RGB, enlarged: (H', W', 3)."""
+    row = np.concatenate([frame.transpose(1, 2, 0) for frame in pixels.transpose(1, 0, 2, 3)], 1)
+    row = row.repeat(3, axis=2) if row.shape[2] == 1 else row
+    return np.kron(row, np.ones((factor, factor, 1), int))
+
+
+def assert_near(image: np.ndarray, expected: np.ndarray) -> None:
+    assert image.dtype == np.uint8 and image.shape == expected.shape
+    assert abs(image.astype(int) - expected).max() <= 1  # rounding
+
+
+SIZES = [(40, 32, 2), (10, 20, 10), (64, 48, 1), (120, 20, 1)]  # height, width, times as large
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width", "factor"), SIZES)
+def test_a_strip_shows_the_truth_above_the_prediction(channels, height, width, factor):
+    parts = parts_of(channels, height, width)
+    image = plots.prediction_strip(*(unit(part) for part in parts))
+    height, width = height * factor, width * factor
+    assert image.shape == (2 * height, (NUM_PAST + NUM_FUTURE) * width, 3)
+    past, truth, predicted = (shown(part, factor) for part in parts)
+    edge = NUM_PAST * width
+    assert (image[:, edge - 1 : edge + 1] == (255, 200, 0)).all()
+    assert_near(image[:height, : edge - 1], past[:, :-1])
+    assert_near(image[:height, edge + 1 :], truth[:, 1:])
+    assert_near(image[height:, edge + 1 :], predicted[:, 1:])
+    below_the_past = image[height:, : edge - 1]
+    assert np.ptp(below_the_past) == 0 and below_the_past.max() < 40
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width", "factor"), SIZES)
+def test_a_strip_without_the_truth_is_one_row(channels, height, width, factor):
+    past, _, predicted = parts_of(channels, height, width)
+    image = plots.prediction_strip(unit(past), None, unit(predicted))
+    edge = NUM_PAST * width * factor
+    assert_near(image[:, : edge - 1], shown(past, factor)[:, :-1])
+    assert_near(image[:, edge + 1 :], shown(predicted, factor)[:, 1:])
+    assert (image[:, edge - 1 : edge + 1] == (255, 200, 0)).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width", "factor"), SIZES)
+def test_a_film_shows_the_truth_beside_the_prediction(channels, height, width, factor):
+    past, truth, predicted = parts_of(channels, height, width)
+    film = plots.prediction_film(unit(past), unit(truth), unit(predicted))
+    alone = plots.prediction_film(unit(past), None, unit(predicted))
+    assert len(film) == len(alone) == NUM_PAST + NUM_FUTURE
+    for t in range(NUM_PAST + NUM_FUTURE):
+        now = slice(t, t + 1) if t < NUM_PAST else slice(t - NUM_PAST, t - NUM_PAST + 1)
+        left, right = (past, past) if t < NUM_PAST else (truth, predicted)
+        left, right = shown(left[:, now], factor), shown(right[:, now], factor)
+        assert_near(film[t], np.concatenate([left, right], axis=1))
+        assert_near(alone[t], right)
+
+
+def test_one_channel_is_shown_in_grey_by_its_own_mean():
+    values = np.array([[0.0, 1.0, -0.5]], np.float32).reshape(1, 1, 1, 1, 3)
+    grid = plots.frame_grid(values, (0.5,), (0.25,))
+    np.testing.assert_array_equal(grid, [[[127] * 3, [191] * 3, [95] * 3]])
+
+
+def test_a_saved_image_has_the_pixels_it_was_given(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    plots.save_image(image, tmp_path / "a.png")
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], image)
+
+
+def test_each_predictor_has_a_line_over_the_steps_in_each_measure():
+    rng = np.random.default_rng(0)
+    figures = {
+        name: {
+            measure: rng.random(4) for measure in ("ssim", "psnr", "mae", "mse", "mse_per_pixel")
+        }
+        for name in ("network", "last frame")
+    }
+    figure = plots.steps_figure(figures)
+    measures = {"MSE a frame": "mse", "MAE a frame": "mae", "PSNR, dB": "psnr", "SSIM": "ssim"}
+    assert [axes.get_ylabel() for axes in figure.axes] == list(measures)
+    for axes in figure.axes:
+        lines = {line.get_label(): line for line in axes.get_lines()}
+        assert list(lines) == ["network", "last frame"]
+        for name, line in lines.items():
+            assert line.get_xdata().tolist() == [1, 2, 3, 4]
+            expected = figures[name][measures[axes.get_ylabel()]]
+            np.testing.assert_array_equal(line.get_ydata(), expected)
+    legend = figure.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["network", "last frame"]
+    assert plots.to_array(figure).std() > 10

@@ -15,10 +15,12 @@ from paddlevid.data.loader import BadSamplesError, Batch, Loader
 from paddlevid.data.mix import Mix
 from paddlevid.losses import CrossEntropy
 from paddlevid.optim import Schedule, WeightAverage, create_optimizer, group_parameters
+from paddlevid.tasks import Classification
 from paddlevid.trainer import Interrupted, Settings, evaluate, fit, train_step
 from paddlevid.weights import WeightsError, read_weights
 
-NUM_CLASSES = 3
+CLASSES = ["a", "b", "c"]
+NUM_CLASSES = len(CLASSES)
 
 
 class Clips:
@@ -65,17 +67,21 @@ class Normed(Tiny):
         return super().forward(self.norm(clip))
 
 
-def parts(rate=0.05, dropout=0.5, epochs=3, optimizer="momentum", network=Tiny, **groups):
+def classification(loss_fn=None, **changes):
+    return Classification(loss_fn or nn.CrossEntropyLoss(), CLASSES, **changes)
+
+
+def parts(rate=0.05, dropout=0.5, epochs=3, optimizer="momentum", network=Tiny, mix=None, **groups):
     paddle.seed(1)
     model = network(dropout)
     schedule = Schedule(rate, epochs, policy="cosine", per_step=True)
     made = create_optimizer(optimizer, group_parameters(model, **groups))
-    return model, nn.CrossEntropyLoss(), made, schedule
+    return model, classification(mix=mix or Mix()), made, schedule
 
 
 def settings(folder, **changes):
     folder.mkdir(exist_ok=True)
-    return Settings(folder, **{"epochs": 3, "classes": ["a", "b", "c"], **changes})
+    return Settings(folder, **{"epochs": 3, "classes": CLASSES, **changes})
 
 
 def train_loader(num_clips=22, **changes):
@@ -109,10 +115,10 @@ def test_accumulated_gradients_equal_those_of_the_large_batch(sizes):
     small = [batch_of(indices[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
     trained = []
     for batches in (small, [batch_of(indices)]):
-        model, loss_fn, optimizer, _ = parts(dropout=0.0)
+        model, task, optimizer, _ = parts(dropout=0.0)
         optimizer.set_lr(0.1)
         for _ in range(3):
-            result = train_step(model, loss_fn, optimizer, no_amp(), batches)
+            result = train_step(model, task, optimizer, no_amp(), batches)
         trained.append((weights_of(model), result.loss))
     for name, value in trained[0][0].items():
         np.testing.assert_allclose(value, trained[1][0][name], rtol=1e-5, atol=1e-6)
@@ -120,9 +126,9 @@ def test_accumulated_gradients_equal_those_of_the_large_batch(sizes):
 
 
 def test_the_tail_of_an_epoch_that_does_not_fill_a_group_is_trained_too(tmp_path):
-    model, loss_fn, optimizer, schedule = parts(epochs=1)
+    model, task, optimizer, schedule = parts(epochs=1)
     progress = fit(
-        model, loss_fn, optimizer, schedule, train_loader(22), None,
+        model, task, optimizer, schedule, train_loader(22), None,
         settings(tmp_path, epochs=1, accumulate=4),
     )  # fmt: skip
     assert progress.step == 2  # six batches: four and two
@@ -131,11 +137,11 @@ def test_the_tail_of_an_epoch_that_does_not_fill_a_group_is_trained_too(tmp_path
 def test_gradient_clipping_limits_the_step():
     changes = []
     for clip_norm, clip_value in ((0.0, 0.0), (1e-3, 0.0), (0.0, 1e-4)):
-        model, loss_fn, optimizer, _ = parts(dropout=0.0)
+        model, task, optimizer, _ = parts(dropout=0.0)
         before = weights_of(model)
         optimizer.set_lr(1.0)
         batches = [batch_of(range(6))]
-        train_step(model, loss_fn, optimizer, no_amp(), batches, clip_norm, clip_value)
+        train_step(model, task, optimizer, no_amp(), batches, clip_norm, clip_value)
         after = weights_of(model)
         changes.append(np.concatenate([(after[n] - before[n]).ravel() for n in before]))
     assert np.linalg.norm(changes[0]) > 1e-2
@@ -144,12 +150,12 @@ def test_gradient_clipping_limits_the_step():
 
 
 def test_training_learns_and_keeps_the_best_and_the_last(tmp_path):
-    model, loss_fn, optimizer, schedule = parts(0.01, 0.0, epochs=6, optimizer="adamw")
+    model, task, optimizer, schedule = parts(0.01, 0.0, epochs=6, optimizer="adamw")
     valid = Loader(Clips(9), 4)
     progress = fit(
-        model, loss_fn, optimizer, schedule, train_loader(90), valid, settings(tmp_path, epochs=6)
+        model, task, optimizer, schedule, train_loader(90), valid, settings(tmp_path, epochs=6)
     )
-    assert progress.best == 1.0
+    assert progress.best[0] == 1.0
     assert (tmp_path / "best.pdparams").exists()
     checkpoints = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert checkpoints == ["step_00000115.ckpt", "step_00000138.ckpt"]
@@ -163,13 +169,13 @@ def test_training_learns_and_keeps_the_best_and_the_last(tmp_path):
 
 
 def test_best_weights_are_those_of_the_best_epoch_not_the_last(tmp_path, monkeypatch):
-    model, loss_fn, optimizer, schedule = parts()
+    model, task, optimizer, schedule = parts()
     scores = iter([(0.5, 1.0), (0.9, 3.0), (0.9, 2.0), (0.7, 0.1)])
     kept = []
 
     def fake_evaluate(*_, **__):
         kept.append(weights_of(model))
-        evaluation = evaluate(model, Loader(Clips(9), 4), loss_fn)
+        evaluation = evaluate(model, Loader(Clips(9), 4), task)
         score, loss = next(scores)
         monkeypatch.setattr(type(evaluation), "top_k", lambda self, k: score)
         return dataclasses.replace(evaluation, loss=loss)
@@ -177,14 +183,15 @@ def test_best_weights_are_those_of_the_best_epoch_not_the_last(tmp_path, monkeyp
     monkeypatch.setattr("paddlevid.trainer.evaluate", fake_evaluate)
     progress = fit(
         model,
-        loss_fn,
+        task,
         optimizer,
         schedule,
         train_loader(),
         Loader(Clips(9), 4),
         settings(tmp_path, epochs=4),
     )
-    assert (progress.best, progress.best_epoch) == (0.9, 3)  # the lower loss of the two at 0.9
+    assert progress.best == (0.9, -2.0)  # the lower loss of the two at 0.9
+    assert progress.best_epoch == 3
     assert_same(kept[2], read_weights(tmp_path / "best.pdparams").arrays)
 
 
@@ -270,17 +277,18 @@ def test_training_works_in_another_thread(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path):
-    model, loss_fn, optimizer, schedule = parts()
+    model, task, optimizer, schedule = parts()
     model.out.bias.set_value(np.full(NUM_CLASSES, np.nan, np.float32))
     before = weights_of(model)
     loader = train_loader(8)
     with pytest.raises(FloatingPointError, match=r"loss became nan in step 1 \(epoch 1\): lower"):
-        fit(model, loss_fn, optimizer, schedule, loader, None, settings(tmp_path))
+        fit(model, task, optimizer, schedule, loader, None, settings(tmp_path))
     assert_same(before, weights_of(model))
 
 
 def test_a_validation_loss_that_is_not_finite_stops_and_keeps_no_weights(tmp_path):
-    model, loss_fn, optimizer, schedule = parts()
+    model, task, optimizer, schedule = parts()
+    loss_fn = task.loss_fn
 
     def nan_for_nine(logits, labels):  # the validation clips come all at once
         return loss_fn(logits, labels) * (float("nan") if len(labels) == 9 else 1.0)
@@ -289,25 +297,25 @@ def test_a_validation_loss_that_is_not_finite_stops_and_keeps_no_weights(tmp_pat
         FloatingPointError, match="the validation loss became nan after epoch 1: lo"
     ):
         fit(
-            model, nan_for_nine, optimizer, schedule, train_loader(), Loader(Clips(9), 4),
-            settings(tmp_path),
+            model, classification(nan_for_nine), optimizer, schedule, train_loader(),
+            Loader(Clips(9), 4), settings(tmp_path),
         )  # fmt: skip
     assert not (tmp_path / "best.pdparams").exists()
 
 
 def test_early_stopping_ends_after_epochs_without_gain(tmp_path):
-    model, loss_fn, optimizer, _ = parts()
+    model, task, optimizer, _ = parts()
     still = Schedule(0.0, 50)  # nothing is learned
     progress = fit(
-        model, loss_fn, optimizer, still, train_loader(), Loader(Clips(9), 4),
+        model, task, optimizer, still, train_loader(), Loader(Clips(9), 4),
         settings(tmp_path, epochs=50, early_stop=3),
     )  # fmt: skip
     assert (progress.best_epoch, progress.epoch) == (1, 4)
 
 
 def test_without_validation_the_last_weights_are_kept_as_best(tmp_path):
-    model, loss_fn, optimizer, schedule = parts()
-    fit(model, loss_fn, optimizer, schedule, train_loader(), None, settings(tmp_path))
+    model, task, optimizer, schedule = parts()
+    fit(model, task, optimizer, schedule, train_loader(), None, settings(tmp_path))
     assert_same(weights_of(model), read_weights(tmp_path / "best.pdparams").arrays)
 
 
@@ -329,15 +337,15 @@ def test_too_many_bad_clips_stop_the_run(tmp_path):
 
 
 def test_an_evaluation_without_any_readable_clip_is_an_error():
-    model, loss_fn, *_ = parts()
+    model, task, *_ = parts()
     loader = Loader(Clips(3, broken=range(3)), 2, max_bad_samples=1.0)
     with pytest.raises(ValueError, match="none of the clips could be read"):
-        evaluate(model, loader, loss_fn)
+        evaluate(model, loader, task)
 
 
 def test_an_evaluation_weights_a_small_last_batch_by_its_clips():
-    model, loss_fn, *_ = parts()
-    results = [evaluate(model, Loader(Clips(7), size), loss_fn) for size in (1, 4, 7)]
+    model, task, *_ = parts()
+    results = [evaluate(model, Loader(Clips(7), size), task) for size in (1, 4, 7)]
     assert results[0].loss == pytest.approx(results[1].loss, rel=1e-5)
     assert results[1].loss == pytest.approx(results[2].loss, rel=1e-5)
     assert results[0].top_k(1) == results[2].top_k(1)
@@ -360,7 +368,7 @@ def test_mixed_precision_trains_on_a_gpu(tmp_path):
         *parts(epochs=6), train_loader(), Loader(Clips(9), 4),
         settings(tmp_path, epochs=6, amp=True),
     )  # fmt: skip
-    assert progress.best > 0.6
+    assert progress.best[0] > 0.6
 
 
 def test_no_readable_training_clip_is_an_error_even_where_all_may_be_bad(tmp_path):
@@ -374,9 +382,9 @@ def test_a_resume_after_early_stopping_stops_again_at_once(tmp_path):
     still = Schedule(0.0, 50)
     ended = []
     for resume in (False, True):
-        model, loss_fn, optimizer, _ = parts()
+        model, task, optimizer, _ = parts()
         progress = fit(
-            model, loss_fn, optimizer, still, train_loader(), Loader(Clips(9), 4),
+            model, task, optimizer, still, train_loader(), Loader(Clips(9), 4),
             settings(tmp_path, epochs=50, early_stop=3), resume=resume,
         )  # fmt: skip
         ended.append(progress.epoch)
@@ -394,34 +402,32 @@ def loss_by_hand(logits, labels):
 
 @pytest.mark.parametrize("mix", [Mix(mixup=0.8), Mix(cutmix=1.0)])
 def test_the_loss_of_mixed_clips_is_that_of_both_labels_in_their_shares(mix):
-    model, loss_fn, optimizer, _ = parts(dropout=0.0)
+    model, task, optimizer, _ = parts(dropout=0.0, mix=mix)
     batch = batch_of(range(6))
     mixed = mix(batch.clips, batch.labels, np.random.default_rng(4))
     assert 0.05 < mixed.share < 0.95 and (mixed.partners != mixed.labels).any()
     logits = model(paddle.to_tensor(mixed.clips)).numpy().astype(np.float64)
     own, partner = (loss_by_hand(logits, labels) for labels in (mixed.labels, mixed.partners))
     hits = int((logits.argmax(axis=1) == batch.labels).sum())
-    result = train_step(
-        model, loss_fn, optimizer, no_amp(), [batch], mix=mix, rng=np.random.default_rng(4)
-    )
+    result = train_step(model, task, optimizer, no_amp(), [batch], rng=np.random.default_rng(4))
     expected = mixed.share * own + (1 - mixed.share) * partner
     assert result.loss == pytest.approx(expected, rel=1e-5)
     assert abs(result.loss - own) > 1e-3
-    assert (result.hits1, result.hits5, result.num_clips) == (hits, 6, 6)
+    assert (result.sums, result.num_clips) == ({"top1": hits, "top5": 6}, 6)
 
 
 def test_the_gradient_of_mixed_clips_is_that_of_both_labels_in_their_shares():
     batch, mix = batch_of(range(6)), Mix(mixup=0.8)
     mixed = mix(batch.clips, batch.labels, np.random.default_rng(4))
-    model, loss_fn, optimizer, _ = parts(dropout=0.0)
+    model, task, optimizer, _ = parts(dropout=0.0, mix=mix)
     before = weights_of(model)
     gradients = []
     for labels in (mixed.labels, mixed.partners):
-        loss_fn(model(paddle.to_tensor(mixed.clips)), paddle.to_tensor(labels)).backward()
+        task.loss_fn(model(paddle.to_tensor(mixed.clips)), paddle.to_tensor(labels)).backward()
         gradients.append(model.out.weight.grad.numpy().copy())
         optimizer.clear_grad()
     optimizer.set_lr(0.5)
-    train_step(model, loss_fn, optimizer, no_amp(), [batch], mix=mix, rng=np.random.default_rng(4))
+    train_step(model, task, optimizer, no_amp(), [batch], rng=np.random.default_rng(4))
     gradient = mixed.share * gradients[0] + (1 - mixed.share) * gradients[1]
     np.testing.assert_allclose(
         weights_of(model)["out.weight"], before["out.weight"] - 0.5 * gradient, rtol=1e-4, atol=1e-6
@@ -436,11 +442,9 @@ def test_each_of_several_batches_is_mixed_by_draws_of_its_own():
             seen.append(clip.numpy())
             return super().forward(clip)
 
-    model, loss_fn, optimizer, _ = parts(network=Watching)
     batch, mix = batch_of(range(4)), Mix(mixup=0.8)
-    train_step(
-        model, loss_fn, optimizer, no_amp(), [batch, batch], mix=mix, rng=np.random.default_rng(4)
-    )
+    model, task, optimizer, _ = parts(network=Watching, mix=mix)
+    train_step(model, task, optimizer, no_amp(), [batch, batch], rng=np.random.default_rng(4))
     rng = np.random.default_rng(4)
     expected = [mix(batch.clips, batch.labels, rng).clips for _ in range(2)]
     np.testing.assert_array_equal(seen, expected)
@@ -471,21 +475,23 @@ def test_with_frame_labels_every_frame_that_is_seen_has_its_clips_label():
     own = [loss_by_hand(logits[n, :t], [labels[n]] * t) for n, t in enumerate(lengths)]
     optimizer = create_optimizer("momentum", group_parameters(model))
     batch = Batch(clips, labels, np.arange(4))
-    result = train_step(model, CrossEntropy(), optimizer, no_amp(), [batch], frame_labels=True)
+    task = classification(CrossEntropy(), frame_labels=True)
+    result = train_step(model, task, optimizer, no_amp(), [batch])
     assert result.loss == pytest.approx(np.mean(own), rel=1e-5)
-    assert result.hits1 == (logits[:, -1].argmax(axis=1) == labels).sum()
+    assert result.sums["top1"] == (logits[:, -1].argmax(axis=1) == labels).sum()
 
 
 def test_without_mixing_a_step_is_the_plain_one():
     ended = []
-    for arguments in ({}, {"mix": Mix(), "rng": np.random.default_rng(0)}):
-        model, loss_fn, optimizer, _ = parts(dropout=0.0)
+    for mix, arguments in (({}, {}), ({"mix": Mix()}, {"rng": np.random.default_rng(0)})):
+        model, _, optimizer, _ = parts(dropout=0.0)
+        task = classification(**mix)
         optimizer.set_lr(0.1)
-        result = train_step(model, loss_fn, optimizer, no_amp(), [batch_of(range(6))], **arguments)
+        result = train_step(model, task, optimizer, no_amp(), [batch_of(range(6))], **arguments)
         ended.append((weights_of(model), result))
-    model, loss_fn, optimizer, _ = parts(dropout=0.0)
+    model, task, optimizer, _ = parts(dropout=0.0)
     batch = batch_of(range(6))
-    loss = loss_fn(model(paddle.to_tensor(batch.clips)), paddle.to_tensor(batch.labels))
+    loss = task.loss_fn(model(paddle.to_tensor(batch.clips)), paddle.to_tensor(batch.labels))
     loss.backward()
     optimizer.set_lr(0.1)
     optimizer.step()
@@ -503,8 +509,8 @@ def test_a_run_mixes_its_training_clips_and_not_those_of_validation(tmp_path):
             return super().forward(clip)
 
     fit(
-        *parts(network=Watching, epochs=1), train_loader(12), Loader(Clips(9), 4),
-        settings(tmp_path, epochs=1, mix=Mix(mixup=0.8)),
+        *parts(network=Watching, epochs=1, mix=Mix(mixup=0.8)), train_loader(12),
+        Loader(Clips(9), 4), settings(tmp_path, epochs=1),
     )  # fmt: skip
     whole = [
         clip for epoch in (0, 1) for i in range(12) for clip in Clips(12).fetch(i, epoch).views
@@ -578,24 +584,27 @@ def test_averaging_does_not_change_the_training(tmp_path):
 
 EVERYTHING = {
     "optimizer": "adamw", "network": Normed, "weight_decay": 0.1, "no_decay": ("bias", "norm"),
-    "bias_lr": 2.0, "trunk_lr": 0.5,
+    "bias_lr": 2.0, "trunk_lr": 0.5, "mix": Mix(mixup=0.4, cutmix=1.0),
 }  # fmt: skip
-MIXED = {"ema": 0.9, "mix": Mix(mixup=0.4, cutmix=1.0), "accumulate": 2}
+AVERAGED = {"ema": 0.9, "accumulate": 2}
 
 
 @pytest.mark.parametrize("stop_after", [3, 6, 14])  # batches; a step takes two of them
 def test_an_interrupted_run_with_everything_on_ends_as_an_unbroken_one(tmp_path, stop_after):
     unbroken = parts(**EVERYTHING)
-    fit(*unbroken, train_loader(), Loader(Clips(9), 4), settings(tmp_path / "one", **MIXED))
+    fit(*unbroken, train_loader(), Loader(Clips(9), 4), settings(tmp_path / "one", **AVERAGED))
 
     broken = _SignalAfter(stop_after)
     with pytest.raises(Interrupted, match=f"step_{-(-stop_after // 2):08d}.ckpt"):
-        fit(*parts(**EVERYTHING), broken, Loader(Clips(9), 4), settings(tmp_path / "two", **MIXED))
+        fit(
+            *parts(**EVERYTHING), broken, Loader(Clips(9), 4),
+            settings(tmp_path / "two", **AVERAGED),
+        )  # fmt: skip
     again = parts(**EVERYTHING)
     for tensor in again[0].state_dict().values():  # they must come from the file
         tensor.set_value(np.zeros(tensor.shape, np.float32))
     progress = fit(
-        *again, train_loader(), Loader(Clips(9), 4), settings(tmp_path / "two", **MIXED),
+        *again, train_loader(), Loader(Clips(9), 4), settings(tmp_path / "two", **AVERAGED),
         resume=True,
     )  # fmt: skip
     assert progress.step == 9
@@ -654,7 +663,7 @@ def test_frozen_layers_stay_as_they_are_and_in_evaluation_mode(tmp_path):
                 parameter.stop_gradient = True
         optimizer = create_optimizer("momentum", group_parameters(model, weight_decay=0.1))
         fit(
-            model, nn.CrossEntropyLoss(), optimizer, Schedule(0.05, 2), train_loader(12),
+            model, classification(), optimizer, Schedule(0.05, 2), train_loader(12),
             Loader(Clips(9), 4), settings(tmp_path / f"{frozen}", epochs=2, frozen=layers),
         )  # fmt: skip
         after = weights_of(model)

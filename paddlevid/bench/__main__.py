@@ -100,7 +100,7 @@ def median_seconds(action: Callable[[], None], steps: int) -> float:
 
 def bench_train(args: argparse.Namespace) -> dict[str, float]:
     """A training step, as train.py makes it."""
-    batch = _batch(args)
+    batch = _batch(args, with_future=True)
     if args.torch:
         from paddlevid.bench import torch_networks
 
@@ -111,6 +111,7 @@ def bench_train(args: argparse.Namespace) -> dict[str, float]:
 
     from paddlevid.models import create_model
     from paddlevid.optim import create_optimizer, group_parameters
+    from paddlevid.tasks import Classification, FramePrediction
     from paddlevid.trainer import train_step
 
     model = create_model(args.model, num_classes=10, **args.arguments)
@@ -118,9 +119,11 @@ def bench_train(args: argparse.Namespace) -> dict[str, float]:
     optimizer = create_optimizer("momentum", group_parameters(model, weight_decay=1e-4))
     optimizer.set_lr(0.001)
     scaler = paddle.amp.GradScaler(enable=False)
-    loss_fn = paddle.nn.CrossEntropyLoss()
+    task = Classification(paddle.nn.CrossEntropyLoss())
+    if args.model == "convlstm":
+        task = FramePrediction(paddle.nn.MSELoss(), args.frames)
     seconds = median_seconds(
-        lambda: train_step(model, loss_fn, optimizer, scaler, [batch]), args.steps
+        lambda: train_step(model, task, optimizer, scaler, [batch]), args.steps
     )
     return _rates(seconds, "step", args.clips)
 
@@ -217,11 +220,14 @@ def _frame_rate(seconds: float, frames: int) -> dict[str, float]:
     return {"num_frames": frames, "frames_per_second": frames / seconds}
 
 
-def _batch(args: argparse.Namespace) -> Batch:
+def _batch(args: argparse.Namespace, with_future: bool = False) -> Batch:
+    """Noise, as the network takes it; with as many frames more as a frame prediction is of."""
     rng = np.random.default_rng(0)
     shape = (args.clips, 3, args.frames, args.size, args.size)
     if args.model == "cnn_lstm":
         shape = (args.clips, args.frames, args.arguments.get("features", 2048))
+    if args.model == "convlstm":
+        shape = (args.clips, 1, args.frames * (1 + with_future), args.size, args.size)
     return Batch(
         clips=rng.standard_normal(shape, dtype=np.float32),
         labels=rng.integers(0, 10, args.clips),

@@ -77,6 +77,51 @@ class Conv(nn.Module):
         return x.reshape(n, t, *x.shape[1:]).transpose(1, 2) if self.flat else x
 
 
+class ConvLSTMCell(nn.Module):
+    """A cell of ConvLSTM; the names are those of ndrplz/ConvLSTM_pytorch."""
+
+    def __init__(self, c_in: int, hidden: int, kernel_size: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.conv = nn.Conv2d(c_in + hidden, 4 * hidden, kernel_size, padding=kernel_size // 2)
+
+    def forward(
+        self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, C, h, w), H and C -> H and C"""
+        i, f, o, g = self.conv(torch.cat([x, state[0]], 1)).split(self.hidden, 1)
+        c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+
+class ConvLSTM(nn.Module):
+    """convlstm as the book has it; the names are those of holmdk/Video-Prediction-using-PyTorch."""
+
+    def __init__(self, hidden: int = 64, kernel_size: int = 3) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.encoder_1_convlstm = ConvLSTMCell(1, hidden, kernel_size)
+        self.encoder_2_convlstm = ConvLSTMCell(hidden, hidden, kernel_size)
+        self.decoder_1_convlstm = ConvLSTMCell(hidden, hidden, kernel_size)
+        self.decoder_2_convlstm = ConvLSTMCell(hidden, hidden, kernel_size)
+        self.decoder_CNN = nn.Conv3d(hidden, 1, (1, 3, 3), padding=(0, 1, 1))
+
+    def forward(self, past: torch.Tensor, num_future: int = 10) -> torch.Tensor:
+        """(N, 1, T, H, W) -> (N, 1, n, H, W)"""
+        n, _, _, h, w = past.shape
+        zeros = past.new_zeros(n, self.hidden, h, w)
+        e1 = e2 = d1 = d2 = (zeros, zeros)
+        for x in past.unbind(2):
+            e1 = self.encoder_1_convlstm(x, e1)
+            e2 = self.encoder_2_convlstm(e1[0], e2)
+        maps = [e2[0]]
+        for _ in range(num_future):
+            d1 = self.decoder_1_convlstm(maps[-1], d1)
+            d2 = self.decoder_2_convlstm(d1[0], d2)
+            maps.append(d2[0])
+        return torch.sigmoid(self.decoder_CNN(torch.stack(maps[1:], 2)))
+
+
 class SqueezeExcite(nn.Module):
     """Of whole clips, or of frames and the means of those before."""
 
@@ -221,6 +266,7 @@ def create(name: str, num_classes: int, arguments: dict) -> nn.Module:
         "cnn_lstm": CNNLSTM,
         "movinet_a0": MoViNet,
         "movinet_a0_stream": functools.partial(MoViNet, stream=True),
+        "convlstm": lambda _, **arguments: ConvLSTM(**arguments),
     }
     if name not in networks:
         raise ValueError(
@@ -231,14 +277,18 @@ def create(name: str, num_classes: int, arguments: dict) -> nn.Module:
 
 
 def train_step(model: nn.Module, clips: NDArray, labels: NDArray) -> Callable[[], None]:
-    """A function that makes a step with Momentum on a batch."""
+    """A function that makes a step with Momentum on a batch; half of a ConvLSTM's is the past."""
     torch.set_num_threads(usable_cores())
     optimizer = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9, weight_decay=1e-4)
     model.train()
 
     def step() -> None:
-        logits = model(torch.from_numpy(clips))
-        loss = nn.functional.cross_entropy(logits, torch.from_numpy(labels))
+        batch = torch.from_numpy(clips)
+        if isinstance(model, ConvLSTM):
+            past, future = batch.chunk(2, dim=2)
+            loss = nn.functional.mse_loss(model(past, future.shape[2]), future)
+        else:
+            loss = nn.functional.cross_entropy(model(batch), torch.from_numpy(labels))
         loss.backward()
         loss.item()
         optimizer.step()

@@ -103,6 +103,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="--stream, movinet_*_stream: let frames count the less the older they are, with the "
         "weight of N in all (all frames so far count alike: for cameras set it)",
     )  # fmt: skip
+    parser.add_argument(
+        "--steps", type=at_least(1), metavar="N",
+        help="convlstm: frames to predict behind the last one of a video (MODEL.num_future)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--save_dir", type=Path, metavar="DIR",
+        help="convlstm: for the predicted frames (default: predictions/ beside the weights)",
+    )  # fmt: skip
     parser.add_argument("--device", metavar="cpu|gpu|gpu:0", help="where to compute")
     args = parser.parse_args(argv)
     if args.stream:
@@ -150,6 +158,10 @@ def infer(args: argparse.Namespace) -> int:
     classes = build.read_classes(config, args.weights)
     model, _ = build.build_model(config, fresh=True)
     build.load_all_weights(model, args.weights)
+    if config.model.task == "predict":
+        return predict_frames(args, config, model)
+    if args.steps or args.save_dir:
+        raise ConfigError("--steps and --save_dir are for networks that predict frames: convlstm")
     if args.split:
         return evaluate(args, config, model, classes)
     if args.stream:
@@ -162,7 +174,7 @@ def evaluate(args: argparse.Namespace, config: Config, model: object, classes: l
     from paddlevid import build, plots, trainer
 
     with build.build_test_loader(config, args.split) as loader:
-        evaluation = trainer.evaluate(model, loader, build.build_loss(config))
+        evaluation = trainer.evaluate(model, loader, build.build_task(config, classes))
         bad = list(loader.bad.values())
     summary, table = evaluation.summary(), evaluation.class_table(classes)
     folder, ending = args.weights.parent, "" if args.split == "test" else f"_{args.split}"
@@ -233,6 +245,91 @@ def predict(args: argparse.Namespace, config: Config, model: object, classes: li
     if num_bad:
         print(f"{num_bad} of {num_good + num_bad} inputs could not be read", file=sys.stderr)
     return 1 if num_bad else 0
+
+
+def predict_frames(args: argparse.Namespace, config: Config, model: object) -> int:
+    """The frames behind the end of videos, or the errors on a list: -> exit code."""
+    for flag in ("stream", "curve", "trunk", "output", "num_clips", "crops"):
+        if getattr(args, flag):
+            name = flag.replace("_", "-")
+            raise ConfigError(f"--{name} is for classifiers; {config.model.name} predicts frames")
+    if args.split:
+        return evaluate_frames(args, config, model)
+    import paddle
+
+    from paddlevid import build, plots, predictor
+    from paddlevid.data.encode import write_mp4
+
+    if not args.inputs:
+        raise ConfigError("nothing to predict from: give INPUT, or --split to evaluate a list")
+    samples, unusable = predictor.find_clips(args.inputs)
+    problems = [prediction.problem for prediction in unusable]
+    folder = args.save_dir or args.weights.parent / "predictions"
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = args.steps or config.model.num_future
+    model.eval()
+    with build.build_past_loader(config, samples) as loader, paddle.no_grad():
+        for batch in tqdm(loader.batches(), "predicting", len(loader), leave=False, disable=None):
+            index, past = int(batch.indices[0]), batch.clips
+            frames = model(paddle.to_tensor(past), steps).astype("float32").numpy()[0]
+            path = samples[index].path
+            stem = folder / f"{index + 1:03d}_{readable(path.stem)}"
+            np.save(f"{stem}.npy", frames.transpose(1, 2, 3, 0))
+            plots.save_image(plots.prediction_strip(past[0], None, frames), Path(f"{stem}.png"))
+            write_mp4(Path(f"{stem}.mp4"), plots.prediction_film(past[0], None, frames))
+            tqdm.write(f"{readable(path)}: {steps} frames in {readable(stem)}.npy, .png and .mp4")
+        problems += loader.bad.values()
+    for problem in problems:
+        print(f"cannot be read: {readable(problem)}", file=sys.stderr)
+    if problems:
+        print(f"{len(problems)} of {len(samples) + len(unusable)} inputs could not be read",
+              file=sys.stderr)  # fmt: skip
+    return 1 if problems else 0
+
+
+def evaluate_frames(args: argparse.Namespace, config: Config, model: object) -> int:
+    """Errors of a list's predicted frames, for each step and beside what is simple to beat."""
+    from paddlevid import build, plots, trainer
+
+    task = build.build_task(config, [])
+    task.with_baselines = True
+    with build.build_test_loader(config, args.split) as loader:
+        evaluation = trainer.evaluate(model, loader, task)
+        bad = list(loader.bad.values())
+        first = next(loader.batches())
+    folder, ending = args.weights.parent, "" if args.split == "test" else f"_{args.split}"
+    predictors = {"network": evaluation.sums, **evaluation.baselines}
+    summaries = {name: sums.summary() for name, sums in predictors.items()}
+    summary = {**summaries.pop("network"), "baselines": summaries, **evaluation.counts()}
+    write_whole(folder / f"metrics{ending}.json", json.dumps(summary, indent=2) + "\n")
+    table = {name: sums.per_step() for name, sums in predictors.items()}
+    measures = list(table["network"])
+    rows = [
+        [name, step + 1, *(f"{steps[measure][step]:.6g}" for measure in measures)]
+        for name, steps in table.items()
+        for step in range(len(steps["mse"]))
+    ]
+    write_whole(folder / f"per_step{ending}.csv", as_csv([["predictor", "step", *measures], *rows]))
+    plots.save(plots.steps_figure(table), folder / f"per_step{ending}.png")
+    strips = task.draw_strips(model, first)
+    plots.save_image(strips, folder / f"predictions{ending}.png")
+
+    print(f"{'':14}  MSE a frame  MSE a pixel  MAE a frame  PSNR, dB    SSIM")
+    for name, sums in predictors.items():
+        means = sums.summary()
+        print(
+            f"{name:14}  {means['mse']:11.2f}  {means['mse_per_pixel']:11.5f}  {means['mae']:11.2f}"
+            f"  {means['psnr']:8.2f}  {means['ssim']:6.4f}"
+        )
+    print(
+        f"{args.split}: {evaluation.in_words()}; "
+        f"{len(table['network']['mse'])} steps from {config.model.seg_num} frames"
+    )
+    for reason in bad:
+        print(f"left out: {reason}", file=sys.stderr)
+    print(f"written to {folder}: metrics{ending}.json, per_step{ending}.csv and .png, "
+          f"predictions{ending}.png")  # fmt: skip
+    return 1 if bad else 0
 
 
 def stream(args: argparse.Namespace, config: Config, model: object, classes: list[str]) -> int:

@@ -10,7 +10,6 @@ import yaml
 from paddlevid import runtime
 from paddlevid.config import Config, ConfigError, load_config
 from paddlevid.data.dataset import list_format, read_list
-from paddlevid.data.mix import Mix
 from paddlevid.data.split import read_lines
 from paddlevid.files import write_whole
 from paddlevid.flags import Parser, at_least, describe
@@ -30,8 +29,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--data", type=Path, metavar="DIR",
-        help="a folder with a folder of videos for each class, or one with train.list, val.list "
-        "and test.list; sets the lists, the number of classes and the format of the config",
+        help="a folder with a folder of videos for each class (to predict frames: of any videos), "
+        "or one with train.list, val.list and test.list; sets the lists, the number of classes and "
+        "the format of the config",
     )  # fmt: skip
     parser.add_argument(
         "--pretrain", type=Path, metavar="FILE",
@@ -64,22 +64,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def data_overrides(source: Path, save_dir: Path, resume: bool) -> list[str]:
+def data_overrides(source: Path, save_dir: Path, resume: bool, classed: bool = True) -> list[str]:
     """What --data sets in the config; makes lists of class folders in SAVE_DIR/lists.
 
-    A resumed run keeps the lists it has. Raises ValueError for a folder that is of no use.
+    A resumed run keeps the lists it has. `classed`: False where frames are predicted and any folder
+    of videos will do. Raises ValueError for a folder that is of no use.
     """
     folder = source
-    has_folders = source.is_dir() and any(
-        path.is_dir() for path in source.iterdir() if not path.name.startswith(".")
+    has_clips = source.is_dir() and (
+        not classed
+        or any(path.is_dir() for path in source.iterdir() if not path.name.startswith("."))
     )
-    if has_folders and not (source / "train.list").exists():
+    if has_clips and not (source / "train.list").exists():
         folder = save_dir / "lists"
         if not (resume and (folder / "train.list").exists()):
             from paddlevid import lists  # here, as it draws: with matplotlib --help takes a second
 
             print(f"making lists of {source} in {folder}")
-            lists.make_lists(source, folder, (80, 10, 10), seed=0, workers=runtime.usable_cores())
+            workers = runtime.usable_cores()
+            lists.make_lists(source, folder, (80, 10, 10), 0, workers, classed=classed)
     sides = {"TRAIN": "train", "VALID": "val", "TEST": "test", "INFER": "test"}
     if (folder / "train.list").exists():
         # data_list_gener.py leaves a list out where there are too few clips for it
@@ -91,7 +94,7 @@ def data_overrides(source: Path, save_dir: Path, resume: bool) -> list[str]:
     ]
     if (folder / "train.list").exists():
         overrides.append(f"MODEL.format={list_format(read_list(folder / 'train.list'))}")
-    if (folder / "classes.txt").exists():
+    if classed and (folder / "classes.txt").exists():
         num_classes = len(read_lines(folder / "classes.txt"))
         if num_classes < 2:
             raise ConfigError(f"--data {source}: needs two classes or more, got {num_classes}")
@@ -164,8 +167,9 @@ def train(args: argparse.Namespace) -> int:
     overrides = []
     if args.data:
         # What is wrong with the config is said before all videos are read; --data sets num_classes.
-        load_config(args.config, ["MODEL.num_classes=2", *args.overrides])
-        overrides = data_overrides(args.data, args.save_dir, args.resume)
+        config = load_config(args.config, ["MODEL.num_classes=2", *args.overrides])
+        classed = config.model.task == "classify"
+        overrides = data_overrides(args.data, args.save_dir, args.resume, classed)
     config = load_config(args.config, overrides + args.overrides)  # an explicit -o wins
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong config answer at once.
@@ -181,11 +185,12 @@ def train(args: argparse.Namespace) -> int:
         train_loader = loaders.enter_context(build.build_train_loader(config, classes))
         config = build.note_features(config)
         valid_loader = None
-        if config.valid.filelist:
+        if build.has_clips(config, "valid"):
             valid_loader = loaders.enter_context(build.build_test_loader(config, "valid"))
         model, notes = build.build_model(config, args.pretrain, fresh=args.resume)
         claim_folder(args.save_dir, config, args.resume)
-        write_whole(args.save_dir / "classes.txt", "".join(f"{name}\n" for name in classes))
+        if classes:
+            write_whole(args.save_dir / "classes.txt", "".join(f"{name}\n" for name in classes))
         for note in notes:
             print(note)
         frozen = build.freeze_trunk(config, model)
@@ -197,9 +202,10 @@ def train(args: argparse.Namespace) -> int:
             if valid_loader:
                 valid_loader = build.cache_features(config, model, valid_loader)
         num_trained = sum(p.size for p in model.parameters() if not p.stop_gradient)
+        named = f"{len(classes)} classes, " if classes else ""
         print(
             f"{config.model.create_name}: {num_trained:,} trained parameters, "
-            f"{len(classes)} classes, {len(train_loader.dataset)} training clips, "
+            f"{named}{len(train_loader.dataset)} training clips, "
             f"{len(valid_loader.dataset) if valid_loader else 'no'} validation clips"
         )
         settings = trainer.Settings(
@@ -208,24 +214,22 @@ def train(args: argparse.Namespace) -> int:
             accumulate=config.train.accumulate,
             clip_norm=config.train.clip_norm,
             clip_value=config.train.clip_value,
-            mix=Mix(config.train.mixup, config.train.cutmix),
             ema=config.train.ema,
             frozen=frozen,
             amp=config.train.amp,
-            frame_labels=config.train.frame_labels,
             early_stop=config.train.early_stop,
             keep_checkpoints=config.train.keep_checkpoints,
+            picture_every=config.train.picture_every,
             seed=config.train.seed,
             classes=classes,
-            image_mean=config.model.image_mean,
-            image_std=config.model.image_std,
             config=config.to_dict(),
             training_list=build.describe_list(train_loader),
         )
+        task = build.build_task(config, classes, train_loader.dataset)
         try:
             progress = trainer.fit(
                 model,
-                build.build_loss(config, train_loader.dataset),
+                task,
                 build.build_optimizer(config, model),
                 build.build_schedule(config),
                 train_loader,
@@ -238,10 +242,11 @@ def train(args: argparse.Namespace) -> int:
             return 130
     best = args.save_dir / "best.pdparams"
     if valid_loader:
-        print(f"best validation top-1 {progress.best:.4f} in epoch {progress.best_epoch}: {best}")
+        best_one = f"{abs(progress.best[0]):.5g}"
+        print(f"best validation {task.measure} {best_one} in epoch {progress.best_epoch}: {best}")
     else:
         print(f"no validation list, so these are the last epoch's weights: {best}")
-    if config.test.filelist:
+    if build.has_clips(config, "test"):
         print(f"evaluate:   python infer.py --weights {best} --split test")
     print(f"predict:    python infer.py --weights {best} VIDEO")
     print(f"dashboards: visualdl --logdir {args.save_dir.parent}")

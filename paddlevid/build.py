@@ -29,7 +29,15 @@ from paddlevid.data.dataset import (
 )
 from paddlevid.data.decode import DecodeError, is_pickled
 from paddlevid.data.features import CachedFeatures, FeatureDataset, Manifest, read_manifest
-from paddlevid.data.loader import Loader
+from paddlevid.data.loader import Dataset, Loader
+from paddlevid.data.mix import Mix
+from paddlevid.data.moving_mnist import (
+    FixedSequences,
+    MovingMNIST,
+    find_idx,
+    read_idx,
+    sklearn_digits,
+)
 from paddlevid.data.sample import (
     FRAME_KINDS,
     BookSampler,
@@ -38,6 +46,7 @@ from paddlevid.data.sample import (
     LinspaceSampler,
     Sampler,
     SegmentSampler,
+    SequenceSampler,
 )
 from paddlevid.data.scenes import check_scenedetect
 from paddlevid.data.transform import (
@@ -54,13 +63,15 @@ from paddlevid.data.transform import (
     ResizedCrop,
     ResizeShortSide,
     TenCrops,
+    ToUnit,
     UniformCrop,
 )
 from paddlevid.files import read_metadata
-from paddlevid.losses import CrossEntropy
+from paddlevid.losses import CrossEntropy, FrameError
 from paddlevid.models import ECO, MoViNet, MoViNetStream, create_model
 from paddlevid.optim import Schedule, create_optimizer, group_parameters
 from paddlevid.stream import ECOStream, StateStream, Stepper, Stream, WindowStream
+from paddlevid.tasks import Classification, FramePrediction, Task
 from paddlevid.weights import download, load_weights, read_weights
 
 _CROPS = {1: CenterCrop, 3: UniformCrop, 10: TenCrops}
@@ -215,9 +226,90 @@ def check_features(config: Config, folder: Path) -> Manifest:
     return manifest
 
 
+def has_clips(config: Config, name: str) -> bool:
+    """Whether a section names a list, or its clips are made."""
+    section = getattr(config, name)
+    made = config.model.format == "moving_mnist" and section.num_sequences > 0
+    return bool(section.filelist) or made
+
+
+def _frames_dataset(config: Config, name: str) -> Dataset:
+    """Clips of the past and the future, for a network that predicts frames."""
+    model, section, is_train = config.model, getattr(config, name), name == "train"
+    num_frames = model.seg_num + model.num_future
+    if model.format == "moving_mnist":
+        if section.filelist:
+            return FixedSequences(Path(section.filelist), num_frames)
+        arguments = dict(model.moving_mnist)
+        digits = _read_digits(str(arguments.pop("digits", "sklearn")), is_train)
+        # Other sequences in each section, and for all runs the same to be judged by.
+        seed = config.train.seed if is_train else {"valid": 1, "test": 2, "infer": 3}[name] << 32
+        try:
+            return MovingMNIST(
+                digits, section.num_sequences, num_frames, train=is_train, seed=seed, **arguments
+            )
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"MODEL.moving_mnist = {model.moving_mnist}: {error}") from error
+    samples = _read_split(config, name)
+    return VideoDataset(
+        samples * (config.train.clips_per_video if is_train else 1),
+        SequenceSampler(num_frames, model.interval),
+        build_frames_transform(config, section, is_train and config.train.augment),
+        train=is_train and config.train.augment,
+        seed=config.train.seed,
+    )
+
+
+def _read_digits(source: str, is_train: bool) -> NDArray[np.uint8]:
+    if source == "sklearn":
+        return sklearn_digits(is_train)
+    if source == "download":
+        mnist = paddle.vision.datasets.MNIST(mode="train" if is_train else "test", download=True)
+        return read_idx(Path(mnist.image_path))
+    return read_idx(find_idx(Path(source), is_train))
+
+
+def build_frames_transform(
+    config: Config, section: TrainConfig | ReaderConfig, augment: bool = False
+) -> Compose:
+    """Frames of MODEL.fixed_size, or a square of target_size: at random where `augment`."""
+    model = config.model
+    if model.format == "moving_mnist":  # a network of digits that is to see videos
+        size = model.moving_mnist.get("size", 64)
+        return Compose([Resize(size, size)], ToUnit(grey=True))
+    steps, crops = [_resize(config, section.short_size)], None
+    if not model.fixed_size and augment:
+        steps.append(RandomCrop(section.target_size))
+    elif not model.fixed_size:
+        crops = CenterCrop(section.target_size)
+    if augment and config.train.flip:
+        steps.append(RandomFlip(config.train.flip))
+    return Compose(steps, ToUnit(model.grey), crops)
+
+
+def build_past_loader(config: Config, samples: list[Sample]) -> Loader:
+    """The last frames of videos, as many as the network reads."""
+    model = config.model
+    dataset = VideoDataset(
+        samples,
+        SequenceSampler(model.seg_num, model.interval, at_end=True),
+        build_frames_transform(config, config.infer),
+    )
+    return Loader(dataset, 1, num_workers=config.infer.num_reader_threads, max_bad_samples=1.0)
+
+
 def build_train_loader(config: Config, classes: Sequence[str]) -> Loader:
     """The training clips, shuffled and augmented; `classes` are the names of the labels."""
     train = config.train
+    if config.model.task == "predict":
+        return Loader(
+            _frames_dataset(config, "train"),
+            train.batch_size,
+            shuffle=True,
+            seed=train.seed,
+            num_workers=train.num_reader_threads,
+            max_bad_samples=train.max_bad_samples,
+        )
     check_inputs(config)
     samples = _read_split(config, "train")
     if config.model.format == "features":
@@ -286,6 +378,13 @@ def build_test_loader(config: Config, split: str) -> Loader:
     The training list is read as [TEST] says.
     """
     reader = config.test if split == "train" else getattr(config, split)
+    if config.model.task == "predict":
+        return Loader(
+            _frames_dataset(config, split),
+            reader.batch_size,
+            num_workers=reader.num_reader_threads,
+            max_bad_samples=config.train.max_bad_samples,
+        )
     samples = _read_split(config, split)
     if config.model.format == "features":
         check_features(config, Path(getattr(config, split).filelist).parent)
@@ -353,9 +452,11 @@ def build_model(
     """
     paddle.seed(config.train.seed)
     model_config = config.model
-    model = create_model(
-        model_config.create_name, num_classes=model_config.num_classes, **model_config.arguments
-    )
+    shape: dict = {"num_classes": model_config.num_classes}
+    if model_config.task == "predict":
+        grey = model_config.grey or model_config.format == "moving_mnist"
+        shape = {"channels": 1 if grey else 3, "num_future": model_config.num_future}
+    model = create_model(model_config.create_name, **shape, **model_config.arguments)
     if model_config.arguments.get("in_channels", 3) != 3:
         raise ConfigError("MODEL.arguments in_channels: the reader gives RGB frames, so it needs 3")
     if config.train.frame_labels and not hasattr(model, "frame_logits"):
@@ -409,6 +510,25 @@ def build_loss(config: Config, dataset: VideoDataset | None = None) -> nn.Layer:
     return CrossEntropy(weights.tolist(), train.label_smoothing)
 
 
+def build_task(config: Config, classes: Sequence[str], dataset: VideoDataset | None = None) -> Task:
+    """What the network is to learn; `dataset`: the training clips, as for `build_loss`."""
+    train, model = config.train, config.model
+    if model.task == "predict":
+        return FramePrediction(
+            FrameError(train.loss),
+            model.seg_num,
+            scheduled_sampling=train.scheduled_sampling,
+        )
+    return Classification(
+        build_loss(config, dataset),
+        classes,
+        mix=Mix(train.mixup, train.cutmix),
+        frame_labels=train.frame_labels,
+        image_mean=model.image_mean,
+        image_std=model.image_std,
+    )
+
+
 def freeze_trunk(config: Config, model: nn.Layer) -> list[nn.Layer]:
     """With TRAIN.freeze_trunk, stop training all but the classifier: -> what stays as it is.
 
@@ -416,6 +536,8 @@ def freeze_trunk(config: Config, model: nn.Layer) -> list[nn.Layer]:
     """
     if not config.train.freeze_trunk:
         return []
+    if not hasattr(model, "classifier"):
+        raise ConfigError(f"TRAIN.freeze_trunk: {config.model.create_name} has no classifier")
     for name, parameter in model.named_parameters():
         if not name.startswith(f"{model.classifier}."):
             parameter.stop_gradient = True
@@ -499,6 +621,7 @@ def build_optimizer(config: Config, model: nn.Layer) -> paddle.optimizer.Optimiz
         train.optimizer,
         groups,
         momentum=train.momentum,
+        beta2=train.beta2,
         nesterov=train.nesterov,
         epsilon=train.epsilon,
     )
@@ -509,6 +632,8 @@ def read_classes(config: Config, weights: Path | None = None) -> list[str]:
 
     Raises ListError when the file has another number of lines than there are classes.
     """
+    if config.model.task == "predict":
+        return []
     if weights and weights.suffix == ".safetensors":
         classes = json.loads(read_metadata(weights).get("classes", "[]"))
         if len(classes) == config.model.num_classes:

@@ -47,8 +47,10 @@ class ModelConfig:
     """[MODEL]: the network, and how a video becomes its input."""
 
     name: str  # of create_model; or the book's TSN with num_layers
-    num_classes: int  # K
-    # what the lists hold: pkl, jpg (folders of frames), mp4 = video (files), features (.npy)
+    num_classes: int = 0  # K; none where frames are predicted
+    task: str = "classify"  # or "predict": the frames that follow, with convlstm
+    # what the lists hold: pkl, jpg (folders of frames), mp4 = video (files), features (.npy); or
+    # moving_mnist: sequences of digits that are made on the fly
     format: str = "pkl"
     num_layers: int = 50  # of the ResNet, where name is TSN
     arguments: dict = field(default_factory=dict)  # more arguments of create_model
@@ -68,20 +70,32 @@ class ModelConfig:
     letterbox: bool = False  # fixed_size: keep the aspect ratio, between black bars
     image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # RGB, of values in 0 .. 1
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    # predict: seg_num frames of the past, and this many to be predicted; frames go from 0 to 1
+    num_future: int = 10
+    grey: bool = False  # predict: frames of one channel
+    # moving_mnist: motion, size, num_digits, digit_size of MovingMNIST; digits: "sklearn", which
+    # brings some along, "download" (MNIST itself) or a folder with MNIST's files
+    moving_mnist: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_one_of(self, "format", "pkl", "jpg", "mp4", "video", "features")
+        predicts = self.name == "convlstm"
+        fits = self.task == ("predict" if predicts else "classify")
+        _check(self, "task", fits, "'predict' with convlstm, 'classify' with all others")
+        formats = ("pkl", "jpg", "mp4", "video", "features")
+        _check_one_of(self, "format", *formats, *(["moving_mnist"] if predicts else []))
         kinds = ("segments", "book", "dense", "linspace", *FRAME_KINDS)
         _check_one_of(self, "sampling", *kinds)
         _check_one_of(self, "pretrained", "", "imagenet")
         _check_one_of(self, "num_layers", 18, 34, 50, 101, 152)
-        _check_at_least(self, 1, "num_classes", "seg_num", "seglen", "interval", "grid")
+        _check(self, "num_classes", predicts or self.num_classes >= 1, "at least 1")
+        _check_at_least(self, 1, "seg_num", "seglen", "interval", "grid", "num_future")
         _check(self, "target_fps", self.target_fps > 0, "frames a second, above 0")
         _check(
             self,
             "arguments",
-            not {"name", "num_classes"} & set(self.arguments),
-            "no name and num_classes: these are keys of [MODEL]",
+            not {"name", "num_classes"} & set(self.arguments)
+            and not (predicts and {"channels", "num_future"} & set(self.arguments)),
+            "no name, num_classes, num_future and channels: [MODEL] itself says them",
         )
         _check(
             self,
@@ -113,6 +127,7 @@ class ReaderConfig:
     """[VALID], [TEST], [INFER]: a list and how it is read."""
 
     filelist: str = ""  # its paths are relative to its own folder
+    num_sequences: int = 1000  # moving_mnist: without a filelist, which may be mnist_test_seq.npy
     batch_size: int = 1  # videos
     short_size: int = 240  # pixels of the short side after resizing
     target_size: int = 224  # pixels of the square that is cut out
@@ -123,7 +138,7 @@ class ReaderConfig:
 
     def __post_init__(self) -> None:
         _check_at_least(self, 1, "batch_size", "short_size", "target_size", "num_clips", "seg_num")
-        _check_at_least(self, 0, "num_reader_threads")
+        _check_at_least(self, 0, "num_reader_threads", "num_sequences")
         _check_one_of(self, "crops", 1, 3, 10)
 
 
@@ -139,6 +154,8 @@ class TrainConfig:
     num_reader_threads: int = 0  # loading processes; 0 = in the main one
     max_bad_samples: float = 0.01  # share of unreadable clips above which the run stops
     balance: str = ""  # classes of unlike size: "loss" weighs the rare ones up, "sampling" repeats
+    num_sequences: int = 10000  # moving_mnist: of an epoch
+    clips_per_video: int = 1  # predict: clips of a video in an epoch, each from anywhere in it
     augment: bool = True  # False: the frames and the centre crop that evaluation takes
     cache_features: bool = False  # freeze_trunk: run the trunk once, and train on what it gives
     # augmentation, one draw for all frames of a clip
@@ -157,14 +174,20 @@ class TrainConfig:
     mixup: float = 0.0  # alpha of mixing two clips (0.2 to 0.8 are usual); 0 = off
     cutmix: float = 0.0  # alpha of pasting a box of another clip (1.0 is usual); 0 = off
     # optimisation
+    loss: str = "mse"  # predict: or "l1", "l1_mse" (their sum)
+    scheduled_sampling: int = 0  # predict, feedback "frame": steps with true frames, ever fewer
+    picture_every: int = (
+        500  # predict: steps from one picture of a prediction to the next; 0 = none
+    )
     optimizer: str = "momentum"  # or "adamw", "rmsprop"
     learning_rate: float = 0.01
-    lr_policy: str = "multistep"  # or "constant", "cosine" (to 0)
+    lr_policy: str = "multistep"  # or "constant", "cosine" (to 0), "one_cycle" (up and down)
     lr_steps: tuple[int, ...] = ()  # multistep: the epochs at which the rate changes
     learning_rate_decay: float = 0.1  # multistep: times this
     lr_per: str = "epoch"  # or "step": when the rate is set anew
     warmup_epochs: float = 0.0  # linear, from a tenth of the rate, step by step
     momentum: float = 0.9
+    beta2: float = 0.999  # adamw: decay of the mean square; momentum is that of the mean
     nesterov: bool = False
     epsilon: float = 1e-7  # rmsprop: beside the root of the mean square
     l2_weight_decay: float = 0.0
@@ -187,7 +210,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_at_least(self, 1, "epoch", "batch_size", "accumulate", "seg_num", "short_size")
-        _check_at_least(self, 1, "target_size", "keep_checkpoints")
+        _check_at_least(self, 1, "target_size", "keep_checkpoints", "num_sequences")
+        _check_at_least(self, 1, "clips_per_video")
+        _check_at_least(self, 0, "scheduled_sampling", "picture_every")
         _check_at_least(
             self, 0, "num_reader_threads", "color_jitter", "learning_rate", "warmup_epochs",
             "l2_weight_decay", "clip_norm", "clip_value", "seed", "early_stop", "mixup", "cutmix",
@@ -197,7 +222,7 @@ class TrainConfig:
         _check(self, "epsilon", self.epsilon > 0, "a number above 0")
         for key in ("flip", "max_bad_samples"):
             _check(self, key, 0 <= getattr(self, key) <= 1, "a share from 0 to 1")
-        for key in ("momentum", "label_smoothing", "ema"):
+        for key in ("momentum", "beta2", "label_smoothing", "ema"):
             _check(self, key, 0 <= getattr(self, key) < 1, "a number from 0 to below 1")
         _check_one_of(self, "crop", "multiscale", "random", "resized")
         for key, most in (("crop_area", 1), ("crop_aspect", 100)):
@@ -205,7 +230,8 @@ class TrainConfig:
             _check(self, key, 0 < low <= high <= most, f"(least, largest), above 0, at most {most}")
         _check_one_of(self, "crop_positions", 5, 13)
         _check_one_of(self, "optimizer", "momentum", "adamw", "rmsprop")
-        _check_one_of(self, "lr_policy", "multistep", "constant", "cosine")
+        _check_one_of(self, "lr_policy", "multistep", "constant", "cosine", "one_cycle")
+        _check_one_of(self, "loss", "mse", "l1", "l1_mse")
         _check_one_of(self, "lr_per", "epoch", "step")
         _check_one_of(self, "balance", "", "loss", "sampling")
         _check(self, "layer_decay", 0 < self.layer_decay <= 1, "a factor above 0 and at most 1")
@@ -445,9 +471,10 @@ def _build(sections: Mapping[str, Mapping[str, object]], places: Mapping, path: 
 
 def _check_crop(built: Mapping, name: str, where: str) -> None:
     """ConfigError where the square of a section does not fit into its resized frames."""
-    section, fixed_size = built[name], built["model"].fixed_size
-    if built["model"].format == "features":  # of whole frames
-        return
+    section, model = built[name], built["model"]
+    fixed_size = model.fixed_size
+    if model.format in ("features", "moving_mnist") or (model.task == "predict" and fixed_size):
+        return  # whole frames
     jitter_scale = getattr(section, "jitter_scale", ())
     room, limit = section.short_size, f"short_size = {section.short_size}"
     if jitter_scale:
@@ -496,6 +523,9 @@ def _without_effect(built: Mapping) -> Iterator[tuple[str, str, str]]:
     if train.crop != "resized":
         yield "train", "crop_area", f"with TRAIN.crop = {train.crop!r}"
         yield "train", "crop_aspect", f"with TRAIN.crop = {train.crop!r}"
+    yield from _without_effect_of_task(built)
+    if train.optimizer != "adamw":
+        yield "train", "beta2", f"with TRAIN.optimizer = {train.optimizer!r}"
     if train.optimizer != "momentum":
         yield "train", "nesterov", f"with TRAIN.optimizer = {train.optimizer!r}"
     if train.optimizer != "rmsprop":
@@ -571,7 +601,9 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 
 def _default(kind: type, key: str) -> object:
-    return next(f.default for f in dataclasses.fields(kind) if f.name == key)
+    entry = next(entry for entry in dataclasses.fields(kind) if entry.name == key)
+    has_value = entry.default_factory is dataclasses.MISSING
+    return entry.default if has_value else entry.default_factory()
 
 
 def _is_required(entry: dataclasses.Field, values: Mapping[str, object]) -> bool:
@@ -579,3 +611,37 @@ def _is_required(entry: dataclasses.Field, values: Mapping[str, object]) -> bool
         entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING
     )
     return not has_default and entry.name not in values
+
+
+def _without_effect_of_task(built: Mapping) -> Iterator[tuple[str, str, str]]:
+    """Keys for another task, or another source of clips."""
+    model, readers = built["model"], ("valid", "test", "infer")
+    yield "infer", "num_sequences", "as infer.py predicts what it is given"
+    predicts = model.task == "predict"
+    for section, keys in {
+        "model": ("num_future", "grey"),
+        "train": ("loss", "scheduled_sampling", "picture_every", "clips_per_video"),
+    }.items():
+        if not predicts:
+            yield from ((section, key, "without MODEL.task = 'predict'") for key in keys)
+    if model.format != "moving_mnist":
+        why = "without MODEL.format = 'moving_mnist'"
+        yield "model", "moving_mnist", why
+        yield from ((name, "num_sequences", why) for name in ("train", "valid", "test"))
+    else:
+        why = "with MODEL.format = 'moving_mnist'"
+        for key in ("short_size", "target_size", "crop", "flip", "augment", "clips_per_video"):
+            yield "train", key, why
+        yield from (("model", key, why) for key in ("fixed_size", "interval", "grey", "sampling"))
+    if predicts:
+        if model.arguments.get("feedback") != "frame":
+            why = "without MODEL.arguments.feedback = 'frame'"
+            yield "train", "scheduled_sampling", why
+        if model.fixed_size:
+            for name in ("train", *readers):
+                yield name, "target_size", "with MODEL.fixed_size and MODEL.task = 'predict'"
+        why = "with MODEL.task = 'predict'"
+        for key in ("mixup", "cutmix", "label_smoothing", "balance", "frame_labels"):
+            yield "train", key, why
+        yield from (("model", key, why) for key in ("num_classes", "image_mean", "image_std"))
+        yield from ((name, key, why) for name in readers for key in ("num_clips", "crops"))

@@ -236,8 +236,21 @@ def _print_table(
     print(f"frames per clip: {min(lengths)} to {max(lengths)}, median {np.median(lengths):g}")
 
 
+def _all_videos(source: Path) -> dict[str, list[Path]]:
+    videos = sorted(path for path in source.rglob("*") if is_video(path) and path.name[0] != ".")
+    if not videos:
+        raise ValueError(f"{source} has no videos in it")
+    return {"video": videos}
+
+
 def make_lists(
-    source: Path, target: Path, shares: tuple[float, float, float], seed: int, workers: int
+    source: Path,
+    target: Path,
+    shares: tuple[float, float, float],
+    seed: int,
+    workers: int,
+    *,
+    classed: bool = True,
 ) -> bool:
     """Write the lists of the class folders of SOURCE into TARGET: -> whether all clips can be read.
 
@@ -255,13 +268,14 @@ def make_lists(
         seed: of the split; the same clips and seed give the same lists.
         workers: processes that read the clips; 1 = this one, which then stays with one thread for
             decoding.
+        classed: False: the videos anywhere below SOURCE are of one class, which means nothing.
 
     Raises ValueError when SOURCE is not as it should be or none of its clips can be read, OSError
     when TARGET cannot be written.
     """
     source, target = source.resolve(), target.resolve()
-    folders = find_clips(source, target)
-    classes = class_names(source, folders)
+    folders = find_clips(source, target) if classed else _all_videos(source)
+    classes = class_names(source, folders) if classed else list(folders)
     numbers = {name: label for label, name in enumerate(classes)}
     labels = {path: numbers[name] for name, paths in folders.items() for path in paths}
     clips = read_clips(labels, classes, target, workers)

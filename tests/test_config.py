@@ -236,8 +236,8 @@ def test_the_last_override_of_a_key_counts(load):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[MODEL]\nname = 'TSN'\n", r"a\.txt: \[MODEL\] lacks num_classes$"),
-        ("", r"a\.txt: \[MODEL\] lacks name and num_classes$"),
+        ("[MODEL]\nname = 'TSN'\n", r"a\.txt: \[MODEL\] num_classes = 0: needs at least 1$"),
+        ("", r"a\.txt: \[MODEL\] lacks name$"),
         (MODEL + "[TRIAN]\n", r"a\.txt: unknown section TRIAN; did you mean TRAIN\?"),
         (MODEL + "[DEFAULT]\nepoch = 3\n", "unknown section DEFAULT; there are MODEL, TRAIN, VAL"),
         (MODEL + "[TRAIN]\nbatch_siz = 3\n",
@@ -331,13 +331,25 @@ def test_yaml_runs_no_code(load, tmp_path):
         ("MODEL", "seg_num = 0", "at least 1"),
         ("MODEL", "seglen = 0", "at least 1"),
         ("MODEL", "interval = -1", "at least 1"),
-        ("MODEL", "arguments = {'num_classes': 3}", "no name and num_classes: these are keys"),
+        (
+            "MODEL",
+            "arguments = {'num_classes': 3}",
+            "no name, num_classes, num_future and channels",
+        ),
         ("MODEL", "fixed_size = [240]", "(height, width) in pixels, or nothing"),
         ("MODEL", "fixed_size = [0, 0]", "(height, width) in pixels, or nothing"),
         ("MODEL", "image_mean = [123.7, 116.3, 103.5]", "three numbers from 0 to 1, of R, G and B"),
         ("MODEL", "image_mean = [0.5]", "three numbers from 0 to 1, of R, G and B"),
         ("MODEL", "image_std = [0.2, 0, 0.2]", "three numbers above 0 and at most 1, of R, G and"),
         ("MODEL", "image_std = [58.4, 57.1, 57.4]", "three numbers above 0 and at most 1"),
+        ("MODEL", "task = 'predict'", "'predict' with convlstm, 'classify' with all others"),
+        ("MODEL", "format = 'moving_mnist'", "one of 'pkl', 'jpg', 'mp4', 'video', 'features'"),
+        ("MODEL", "num_future = 0", "at least 1"),
+        ("TRAIN", "loss = 'x'", "one of 'mse', 'l1', 'l1_mse'"),
+        ("TRAIN", "num_sequences = 0", "at least 1"),
+        ("TRAIN", "clips_per_video = 0", "at least 1"),
+        ("TRAIN", "picture_every = -1", "at least 0"),
+        ("TRAIN", "beta2 = 1.0", "a number from 0 to below 1"),
         ("TRAIN", "epoch = 0", "at least 1"),
         ("TRAIN", "batch_size = 0", "at least 1"),
         ("TRAIN", "accumulate = 0", "at least 1"),
@@ -551,6 +563,46 @@ def test_a_key_that_means_nothing_beside_another_is_said_to_have_no_effect(tmp_p
 def test_a_key_that_has_an_effect_is_not_said_to_have_none(load, overrides):
     text = '[MODEL]\nname = "tsn_r18"\nnum_classes = 3\n'
     assert load(text, *overrides).notes == ()
+
+
+FRAMES = "[MODEL]\nname = 'convlstm'\ntask = 'predict'\n"
+
+
+def test_a_network_for_frames_needs_no_classes(load):
+    config = load(FRAMES + "format = 'moving_mnist'\nmoving_mnist = {'size': 48}\n")
+    assert (config.model.num_classes, config.model.num_future, config.notes) == (0, 10, ())
+    with pytest.raises(ConfigError, match=r"task = 'classify': needs 'predict' with convlstm"):
+        load("[MODEL]\nname = 'convlstm'\n")
+    with pytest.raises(ConfigError, match=r"arguments = \{'channels': 3\}: needs no name"):
+        load(FRAMES + "arguments = {'channels': 3}\n")
+
+
+@pytest.mark.parametrize(
+    ("override", "why"),
+    [
+        ("TRAIN.mixup=0.2", "with MODEL.task = 'predict'"),
+        ("MODEL.num_classes=3", "with MODEL.task = 'predict'"),
+        ("TEST.crops=3", "with MODEL.task = 'predict'"),
+        ("TRAIN.flip=0.1", "with MODEL.format = 'moving_mnist'"),
+        ("MODEL.grey=True", "with MODEL.format = 'moving_mnist'"),
+        ("TRAIN.scheduled_sampling=9", "without MODEL.arguments.feedback = 'frame'"),
+        ("INFER.num_sequences=3", "as infer.py predicts what it is given"),
+    ],
+)
+def test_keys_that_mean_nothing_to_a_network_for_frames_are_reported(load, override, why):
+    key = override.partition("=")[0]
+    [note] = load(FRAMES + "format = 'moving_mnist'\n", override).notes
+    assert note == f"{key} has no effect {why}"
+
+
+def test_keys_of_frames_mean_nothing_to_a_classifier(load):
+    overrides = ["TRAIN.loss=l1", "MODEL.grey=True", "TRAIN.num_sequences=3"]
+    notes = load("[MODEL]\nname = 'tsn_r18'\nnum_classes = 3\n", *overrides).notes
+    assert notes == (
+        "MODEL.grey has no effect without MODEL.task = 'predict'",
+        "TRAIN.loss has no effect without MODEL.task = 'predict'",
+        "TRAIN.num_sequences has no effect without MODEL.format = 'moving_mnist'",
+    )
 
 
 def test_with_a_fixed_size_a_crop_may_be_larger_than_the_short_size(tmp_path):

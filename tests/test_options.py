@@ -18,7 +18,7 @@ import infer
 import train
 from paddlevid import build
 from paddlevid.checkpoint import load_checkpoint
-from paddlevid.config import SECTIONS, load_config
+from paddlevid.config import SECTIONS, ConfigError, load_config
 from paddlevid.data.features import Manifest
 
 ROOT = Path(__file__).parents[1]
@@ -31,11 +31,27 @@ FEATURES = [
     "VALID.filelist=",
 ]  # fmt: skip
 
+PREDICT = [
+    "MODEL.name=convlstm", "MODEL.task=predict", "MODEL.format=moving_mnist", "MODEL.seg_num=2",
+    "MODEL.num_future=2", "MODEL.arguments={'hidden': 4, 'num_layers': 1}",
+    "MODEL.moving_mnist={'size': 16, 'digit_size': 8}", "TRAIN.filelist=", "VALID.filelist=",
+    "TEST.filelist=", "TRAIN.num_sequences=6", "VALID.num_sequences=2", "TEST.num_sequences=2",
+    "TRAIN.optimizer=adamw",
+]  # fmt: skip
+PREDICT_VIDEOS = [
+    *PREDICT, "MODEL.format=video", "MODEL.fixed_size=[16,16]", "TRAIN.filelist=VIDEOS",
+]  # fmt: skip
+FED_BACK = {"hidden": 4, "num_layers": 1, "feedback": "frame", "transfer_state": True}
+
 # What makes each key visible: other overrides, set both times, and then another value of the key.
 # A third entry names what is looked at, where it is not what training or prediction computes.
 KEYS: dict[str, tuple] = {
     "MODEL.name": ([], "tsn_r34"),
     "MODEL.num_classes": ([], 4),
+    "MODEL.task": ([], "predict", "refused"),
+    "MODEL.num_future": (PREDICT, 3),
+    "MODEL.grey": (PREDICT_VIDEOS, True),
+    "MODEL.moving_mnist": (PREDICT, {"size": 16, "digit_size": 9}),
     "MODEL.format": ([], "mp4", "error"),
     "MODEL.num_layers": (["MODEL.name=TSN", "MODEL.num_layers=18"], 34),
     "MODEL.arguments": ([], {"width": 8, "dropout": 0.9}),
@@ -69,6 +85,12 @@ KEYS: dict[str, tuple] = {
     "TRAIN.num_reader_threads": ([], 1, "workers"),
     "TRAIN.max_bad_samples": (["TRAIN.filelist=BROKEN"], 1.0, "error"),
     "TRAIN.balance": ([], "sampling"),
+    "TRAIN.num_sequences": (PREDICT, 5),
+    "TRAIN.clips_per_video": (PREDICT_VIDEOS, 2),
+    "TRAIN.loss": (PREDICT, "l1"),
+    "TRAIN.scheduled_sampling": ([*PREDICT, f"MODEL.arguments={FED_BACK}"], 10),
+    "TRAIN.picture_every": (PREDICT, 1, "pictures"),
+    "TRAIN.beta2": (["TRAIN.optimizer=adamw"], 0.5),
     "TRAIN.short_size": (["TRAIN.crop=random"], 40),
     "TRAIN.jitter_scale": ([], [32, 48]),
     "TRAIN.target_size": ([], 28),
@@ -122,6 +144,9 @@ KEYS: dict[str, tuple] = {
     "VALID.num_clips": ([], 2, "figures"),
     "VALID.crops": (["VALID.short_size=40"], 3, "figures"),
     "VALID.num_reader_threads": ([], 1, "workers"),
+    "VALID.num_sequences": (PREDICT, 3, "figures"),
+    "TEST.num_sequences": (PREDICT, 3, "scores"),
+    "INFER.num_sequences": ([], 5, "notes"),
 }
 for _section in ("TEST", "INFER"):
     for _key in ("filelist", "batch_size", "short_size", "target_size", "seg_num", "num_clips",
@@ -185,6 +210,11 @@ def run_train(noise, folder, overrides, *flags):
 
 def look(what, noise, folder, overrides, capsys, monkeypatch):
     """What a run with these overrides shows of itself."""
+    if what == "refused":
+        try:
+            return load_config(noise / "config.yaml", overrides).model.task
+        except ConfigError as error:
+            return str(error)
     config = load_config(noise / "config.yaml", overrides)
     section = overrides[-1].partition(".")[0].lower() if overrides else "train"
     if what in ("workers", "batches"):
@@ -193,6 +223,8 @@ def look(what, noise, folder, overrides, capsys, monkeypatch):
         else:
             loader = build.build_test_loader(config, section)
         return loader.num_workers if what == "workers" else len(loader)
+    if what == "notes":
+        return config.notes
     if what == "device":
         return build.choose_device(config)
     if what == "download":
@@ -202,6 +234,8 @@ def look(what, noise, folder, overrides, capsys, monkeypatch):
     if what in ("error", "download"):
         return code, output.err if "train.py: " in output.err else ""
     assert code == 0, output.err
+    if what == "pictures":
+        return sorted(path.name for path in folder.glob("pictures/*"))
     if what == "files":
         return sorted(path.name for path in (folder / "checkpoints").iterdir())
     state, _ = load_checkpoint(folder / "checkpoints")
@@ -241,7 +275,7 @@ def test_every_key_changes_something(key, noise, tmp_path, capsys, monkeypatch):
     others = [set_key(noise, *other.split("=", 1)) for other in others]
     changed = [*others, set_key(noise, key, value)]
     if what == "scores":
-        run_train(noise, tmp_path / "run", [])
+        run_train(noise, tmp_path / "run", others if others == PREDICT else [])
         weights = tmp_path / "run" / "best.pdparams"
         section = key.partition(".")[0].lower()
         first = scores(noise, weights, others, section)
@@ -346,6 +380,7 @@ def test_every_flag_of_infer_changes_something(noise, tmp_path, capsys):
         "--trunk": [],  # of networks for features: tests/test_features.py
         # tests/test_infer.py
         **dict.fromkeys(("--stream", "--every", "--stride", "--smooth", "--memory"), []),
+        **dict.fromkeys(("--steps", "--save_dir"), []),  # tests/test_predict_frames.py
     }
     assert set(changes) == flags_of("infer.py")
     for flag, words in changes.items():

@@ -43,6 +43,9 @@ class AutoAugment:
     def __init__(self, policy: str = IMAGENET_POLICY) -> None:
         self.policy = read_policy(policy)
 
+    def __repr__(self) -> str:
+        return f"AutoAugment({len(self.policy)} lines)"
+
     def __call__(self, clip: Frames, rng: Generator) -> Frames:
         """(T, H, W, 3) -> (T, H, W, 3)"""
         for name, probability, magnitude in self.policy[rng.integers(len(self.policy))]:

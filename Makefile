@@ -1,6 +1,7 @@
 # make demo         videos, training, evaluation and predictions on this machine, in minutes
 # make demo-order   networks that see the order of frames, and one that does not
 # make demo-stream    causal MoViNet, and what it says of videos as they run
+# make demo-frames    ConvLSTM, which draws the frames to come
 # make demo-recurrent   LRCN, and an LSTM on features of the trunk of `make demo`
 # make test         the tests
 # make parity       the networks against PyTorch's, with the same weights
@@ -13,7 +14,7 @@ RUN := output/demo/tsn
 ORDER := data/direction
 TRAIN_FLAGS ?=
 
-.PHONY: demo demo-data demo-order demo-recurrent demo-stream test test-paddle26 parity lint clean
+.PHONY: demo demo-data demo-order demo-recurrent demo-stream demo-frames test test-paddle26 parity lint clean
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -68,6 +69,11 @@ demo-stream: $(ORDER)/train.list
 	$(VENV)/bin/python infer.py --weights output/demo/movinet_stream/best.safetensors --split test
 	$(VENV)/bin/python infer.py --weights output/demo/movinet_stream/best.safetensors --every 4 --stride 3 \
 		--stream $$(sed -n '1p;60p' $(ORDER)/test.list | sed 's|^|$(ORDER)/|;s| [0-9]*$$||')
+
+demo-frames: $(VENV)/installed
+	$(VENV)/bin/python train.py --config configs/demo/convlstm.yaml --save_dir output/demo/convlstm --overwrite $(TRAIN_FLAGS)
+	$(VENV)/bin/python infer.py --weights output/demo/convlstm/best.safetensors --split test
+	@echo "Look at:  output/demo/convlstm/predictions.png and per_step.png, pictures/"
 
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[test]"

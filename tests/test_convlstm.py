@@ -129,6 +129,19 @@ def test_a_cell_is_its_formula(peephole):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_form_for_gpus_equals_that_for_cpus(kind, monkeypatch):
+    results = []
+    for device in ("cpu", "gpu:0"):
+        monkeypatch.setattr(paddle.device, "get_device", lambda device=device: device)
+        model = make(kind)
+        future = model(past_of(kind), 3)
+        (future * frames(*future.shape, seed=3)).sum().backward()
+        results.append([future.numpy(), *(p.grad.numpy() for p in model.parameters())])
+    for ours, wanted in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, wanted, atol=1e-5 * max(np.abs(wanted).max(), 1e-3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_sequence_may_be_read_in_parts(kind):
     model, past = make(kind), past_of(kind, t=6)
     whole = model(past, 3).numpy()
@@ -210,6 +223,7 @@ def test_a_program_of_it_predicts_the_same():
         ({"feedback": "pixels"}, "unknown feedback 'pixels'; there are 'hidden' and 'frame'"),
         ({"output": "relu"}, "unknown output 'relu'; there are 'sigmoid' and 'none'"),
         ({"feedback": "frame"}, "feedback = 'frame' needs transfer_state = True"),
+        ({"peephole_height": 64}, "peephole_height = 64 and peephole_width = 0: needs both"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments, message):
@@ -224,6 +238,8 @@ def test_frames_of_a_wrong_form_are_refused():
         make()(frames(2, 3, 4, 8, 8))
     with pytest.raises(ValueError, match="frames of 9x8 pixels cannot be cut into patches of 2"):
         make("patches")(frames(1, 1, 2, 8, 9))
+    with pytest.raises(ValueError, match="for frames of 8x12 pixels, these have 9x12"):
+        make("peepholes")(frames(1, 1, 2, 12, 9))
 
 
 # --- weights of others ----------------------------------------------------------------------------

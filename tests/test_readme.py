@@ -51,6 +51,12 @@ SLIM = {
         "-o", "MODEL.name=lrcn_r18",
         "-o", 'MODEL.arguments={"width": 8, "grid": 1, "reduced": 8, "hidden": 8}',
     ],
+    "configs/demo/convlstm.yaml": [
+        "-o", "TRAIN.num_sequences=8", "-o", "VALID.num_sequences=4", "-o", "TEST.num_sequences=4",
+    ],
+    "configs/convlstm.yaml": [
+        "-o", "MODEL.seg_num=3", "-o", "MODEL.num_future=2", "-o", 'MODEL.arguments={"hidden": 4}',
+    ],
     "configs/eco.txt": ["-o", 'MODEL.arguments={"width": 8}', "-o", "MODEL.seg_num=4"],
     "configs/timesformer.yaml": [
         "-o", 'MODEL.arguments={"dim": 32, "depth": 2, "num_heads": 2}',

@@ -45,19 +45,18 @@ class ConvLSTMCell(nn.Layer):
 
     def forward(self, x: Tensor, state: CellState) -> CellState:
         """(N, C, h, w) and a state -> the state behind it."""
-        # The bias as weights of a channel of ones: on a CPU its own sum and its gradient, a sum
-        # over all places, take a third of the time of the convolution.
-        weight = self.conv.weight
-        inputs = [x, paddle.ones_like(x[:, :1])]
-        pad = [self.padding] * 4
-        bias = F.pad(self.conv.bias.reshape([-1, 1, 1, 1]), pad)
+        weight, bias = self.conv.weight, self.conv.bias
         if state is None:
-            weight = paddle.concat([weight[:, : self.c_in], bias], axis=1)
+            weight = weight[:, : self.c_in]
         else:
-            inputs.append(state[0])
-            weight = paddle.concat([weight[:, : self.c_in], bias, weight[:, self.c_in :]], axis=1)
-        gates = F.conv2d(paddle.concat(inputs, axis=1), weight, padding=self.padding)
-        return self._advance(gates, state)
+            x = paddle.concat([x, state[0]], axis=1)
+        if paddle.in_dynamic_mode() and paddle.device.get_device() == "cpu":
+            # The bias as weights of a channel of ones: a CPU takes a third of the convolution's
+            # time to add it, and to sum its gradient over all places.
+            x = paddle.concat([x, paddle.ones_like(x[:, :1])], axis=1)
+            ones = F.pad(bias.reshape([-1, 1, 1, 1]), [self.padding] * 4)
+            weight, bias = paddle.concat([weight, ones], axis=1), None
+        return self._advance(F.conv2d(x, weight, bias, padding=self.padding), state)
 
     def _advance(self, gates: Tensor, state: CellState) -> CellState:
         i, f, o, g = gates.chunk(4, axis=1)
@@ -100,8 +99,6 @@ class ConvLSTM(nn.Layer):
         num_future: frames to predict, unless told otherwise.
     """
 
-    task = "predict"
-
     def __init__(
         self,
         *,
@@ -125,6 +122,11 @@ class ConvLSTM(nn.Layer):
                 f"channels = {channels}, num_layers = {num_layers}, hidden = {hidden}, patch_size "
                 f"= {patch_size} and num_future = {num_future} need at least 1"
             )
+        if bool(peephole_height) != bool(peephole_width):
+            raise ValueError(
+                f"peephole_height = {peephole_height} and peephole_width = {peephole_width}: needs "
+                "both, those of the frames, or neither"
+            )
         if kernel_size % 2 == 0 or head_kernel % 2 == 0:
             raise ValueError(
                 f"kernel_size = {kernel_size} and head_kernel = {head_kernel} need odd numbers"
@@ -143,6 +145,7 @@ class ConvLSTM(nn.Layer):
                 "the past"
             )
         self.channels, self.patch_size, self.num_future = channels, patch_size, num_future
+        self.frame_size = (peephole_height, peephole_width)  # (0, 0): any
         self.output, self.feedback, self.transfer_state = output, feedback, transfer_state
         places = (peephole_height // patch_size, peephole_width // patch_size)
         c_in = channels * patch_size**2
@@ -192,6 +195,11 @@ class ConvLSTM(nn.Layer):
                 f"frames of {past.shape[4]}x{past.shape[3]} pixels cannot be cut into patches of "
                 f"{self.patch_size}: needs multiples of it"
             )
+        if any(self.frame_size) and tuple(past.shape[3:]) != self.frame_size:
+            raise ValueError(
+                f"the peepholes are for frames of {self.frame_size[1]}x{self.frame_size[0]} pixels,"
+                f" these have {past.shape[4]}x{past.shape[3]}"
+            )
         frames = [self._to_patches(frame) for frame in past.unbind(2)]
         memory = memory or Memory([None] * len(self.encoder))
         last = None
@@ -228,7 +236,7 @@ class ConvLSTM(nn.Layer):
                 x = results[-1]
                 if keep is not None and k + 1 < num_future:
                     own = paddle.to_tensor(keep[:, k]).reshape([-1, 1, 1, 1])
-                    x = paddle.where(own, self._to_patches(truth[:, :, k]), x)
+                    x = paddle.where(own, self._to_patches(truth[:, :, k]).astype(x.dtype), x)
         together = paddle.stack(results, axis=1)  # (N, n, channels, h, w)
         together = together.flatten(0, 1)
         if by_hidden:

@@ -78,12 +78,12 @@ demo-frames: $(VENV)/installed
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[test]"
 	$(MAKE) lint
-	$(VENV)/bin/python -m pytest -q -m "not parity"
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m "not parity"
 
 test-paddle26:
 	$(PYTHON) -m venv $(VENV26)
 	$(VENV26)/bin/python -m pip install --quiet -e ".[test]" "paddlepaddle==2.6.2" "numpy<2"
-	$(VENV26)/bin/python -m pytest -q -m "not parity"
+	OMP_NUM_THREADS=1 $(VENV26)/bin/python -m pytest -q -n 2 --dist loadfile -m "not parity"
 
 # torchvision would bring another PyTorch; its networks need no more than the one that is there.
 parity:

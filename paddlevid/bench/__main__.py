@@ -353,9 +353,8 @@ def compare(argv: list[str], other: str) -> dict[str, object]:
     }
 
 
-def machine() -> dict[str, object]:
+def machine(framework: str) -> dict[str, object]:
     """What the numbers depend on."""
-    framework = "torch" if "torch" in sys.modules else "paddle"
     module = sys.modules[framework]
     return {
         "processor": runtime.processor() or platform.processor(),
@@ -389,6 +388,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError, subprocess.CalledProcessError) as error:
         print(f"paddlevid.bench: {error}", file=sys.stderr)
         return 1
+    framework = "torch" if args.torch else "paddle"
     figures = {name: round(value, 6) for name, value in figures.items()}
     flags = {name: getattr(args, name) for name in ("clips", "frames", "size", "steps", "workers")}
     network = {"model": args.model, "arguments": args.arguments}
@@ -396,7 +396,7 @@ def main(argv: list[str] | None = None) -> int:
         "bench": args.what,
         **(network if args.what in ("train", "infer", "stream", "extract") else {}),
     }
-    print(json.dumps({**what, **flags, **figures, **machine()}))
+    print(json.dumps({**what, **flags, **figures, **machine(framework)}))
     return 0
 
 

@@ -109,7 +109,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--save_dir", type=Path, metavar="DIR",
-        help="convlstm: for the predicted frames (default: predictions/ beside the weights)",
+        help="convlstm: for the predicted frames (default: predictions/ beside the weights) or the "
+        "figures of --split (default: beside the weights)",
     )  # fmt: skip
     parser.add_argument("--device", metavar="cpu|gpu|gpu:0", help="where to compute")
     args = parser.parse_args(argv)
@@ -124,6 +125,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.inputs = [Path(name) for name in args.inputs]
         if {args.every, args.stride, args.smooth, args.memory} != {None}:
             parser.error("--every, --stride, --smooth and --memory are for --stream")
+    if args.steps:
+        args.overrides.append(f"MODEL.num_future={args.steps}")
     if args.split and args.inputs:
         parser.error("give either INPUT or --split")
     if args.split and args.curve:
@@ -253,8 +256,12 @@ def predict_frames(args: argparse.Namespace, config: Config, model: object) -> i
         if getattr(args, flag):
             name = flag.replace("_", "-")
             raise ConfigError(f"--{name} is for classifiers; {config.model.name} predicts frames")
+    folder = args.save_dir or args.weights.parent / ("" if args.split else "predictions")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--save_dir {folder} is a file: it needs a folder")
+    folder.mkdir(parents=True, exist_ok=True)
     if args.split:
-        return evaluate_frames(args, config, model)
+        return evaluate_frames(args, config, model, folder)
     import paddle
 
     from paddlevid import build, plots, predictor
@@ -264,9 +271,7 @@ def predict_frames(args: argparse.Namespace, config: Config, model: object) -> i
         raise ConfigError("nothing to predict from: give INPUT, or --split to evaluate a list")
     samples, unusable = predictor.find_clips(args.inputs)
     problems = [prediction.problem for prediction in unusable]
-    folder = args.save_dir or args.weights.parent / "predictions"
-    folder.mkdir(parents=True, exist_ok=True)
-    steps = args.steps or config.model.num_future
+    steps = config.model.num_future
     model.eval()
     with build.build_past_loader(config, samples) as loader, paddle.no_grad():
         for batch in tqdm(loader.batches(), "predicting", len(loader), leave=False, disable=None):
@@ -287,7 +292,7 @@ def predict_frames(args: argparse.Namespace, config: Config, model: object) -> i
     return 1 if problems else 0
 
 
-def evaluate_frames(args: argparse.Namespace, config: Config, model: object) -> int:
+def evaluate_frames(args: argparse.Namespace, config: Config, model: object, folder: Path) -> int:
     """Errors of a list's predicted frames, for each step and beside what is simple to beat."""
     from paddlevid import build, plots, trainer
 
@@ -297,7 +302,7 @@ def evaluate_frames(args: argparse.Namespace, config: Config, model: object) -> 
         evaluation = trainer.evaluate(model, loader, task)
         bad = list(loader.bad.values())
         first = next(loader.batches())
-    folder, ending = args.weights.parent, "" if args.split == "test" else f"_{args.split}"
+    ending = "" if args.split == "test" else f"_{args.split}"
     predictors = {"network": evaluation.sums, **evaluation.baselines}
     summaries = {name: sums.summary() for name, sums in predictors.items()}
     summary = {**summaries.pop("network"), "baselines": summaries, **evaluation.counts()}

@@ -64,15 +64,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def data_overrides(source: Path, save_dir: Path, resume: bool, classed: bool = True) -> list[str]:
+def data_overrides(source: Path, save_dir: Path, resume: bool, frames_needed: int = 0) -> list[str]:
     """What --data sets in the config; makes lists of class folders in SAVE_DIR/lists.
 
-    A resumed run keeps the lists it has. `classed`: False where frames are predicted and any folder
-    of videos will do. Raises ValueError for a folder that is of no use.
+    A resumed run keeps the lists it has. `frames_needed`: of a clip, where frames are predicted and
+    any folder of videos will do. Raises ValueError for a folder that is of no use.
     """
     folder = source
     has_clips = source.is_dir() and (
-        not classed
+        frames_needed
         or any(path.is_dir() for path in source.iterdir() if not path.name.startswith("."))
     )
     if has_clips and not (source / "train.list").exists():
@@ -82,7 +82,7 @@ def data_overrides(source: Path, save_dir: Path, resume: bool, classed: bool = T
 
             print(f"making lists of {source} in {folder}")
             workers = runtime.usable_cores()
-            lists.make_lists(source, folder, (80, 10, 10), 0, workers, classed=classed)
+            lists.make_lists(source, folder, (80, 10, 10), 0, workers, frames_needed=frames_needed)
     sides = {"TRAIN": "train", "VALID": "val", "TEST": "test", "INFER": "test"}
     if (folder / "train.list").exists():
         # data_list_gener.py leaves a list out where there are too few clips for it
@@ -94,7 +94,7 @@ def data_overrides(source: Path, save_dir: Path, resume: bool, classed: bool = T
     ]
     if (folder / "train.list").exists():
         overrides.append(f"MODEL.format={list_format(read_list(folder / 'train.list'))}")
-    if classed and (folder / "classes.txt").exists():
+    if not frames_needed and (folder / "classes.txt").exists():
         num_classes = len(read_lines(folder / "classes.txt"))
         if num_classes < 2:
             raise ConfigError(f"--data {source}: needs two classes or more, got {num_classes}")
@@ -168,8 +168,10 @@ def train(args: argparse.Namespace) -> int:
     if args.data:
         # What is wrong with the config is said before all videos are read; --data sets num_classes.
         config = load_config(args.config, ["MODEL.num_classes=2", *args.overrides])
-        classed = config.model.task == "classify"
-        overrides = data_overrides(args.data, args.save_dir, args.resume, classed)
+        model, needed = config.model, 0
+        if model.task == "predict":
+            needed = (model.seg_num + model.num_future - 1) * model.interval + 1
+        overrides = data_overrides(args.data, args.save_dir, args.resume, needed)
     config = load_config(args.config, overrides + args.overrides)  # an explicit -o wins
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong config answer at once.

@@ -67,6 +67,7 @@ from paddlevid.data.transform import (
     UniformCrop,
 )
 from paddlevid.files import read_metadata
+from paddlevid.frame_metrics import SMALLEST
 from paddlevid.losses import CrossEntropy, FrameError
 from paddlevid.models import ECO, MoViNet, MoViNetStream, create_model
 from paddlevid.optim import Schedule, create_optimizer, group_parameters
@@ -233,38 +234,77 @@ def has_clips(config: Config, name: str) -> bool:
     return bool(section.filelist) or made
 
 
-def _frames_dataset(config: Config, name: str) -> Dataset:
-    """Clips of the past and the future, for a network that predicts frames."""
-    model, section, is_train = config.model, getattr(config, name), name == "train"
+def _frames_dataset(config: Config, name: str, reader: ReaderConfig | None = None) -> Dataset:
+    """Clips of the past and the future, for a network that predicts frames.
+
+    `name`: whose they are; `reader`: how evaluation reads them, None in training.
+    """
+    model, filelist = config.model, getattr(config, name).filelist
+    section = reader or config.train
+    _check_frame_size(config, section)
+    if not has_clips(config, name):
+        what = "filelist or num_sequences" if model.format == "moving_mnist" else "filelist"
+        raise ConfigError(f"[{name.upper()}] has no clips: set its {what}")
     num_frames = model.seg_num + model.num_future
     if model.format == "moving_mnist":
-        if section.filelist:
-            return FixedSequences(Path(section.filelist), num_frames)
+        if filelist:
+            return FixedSequences(Path(filelist), num_frames)
         arguments = dict(model.moving_mnist)
-        digits = _read_digits(str(arguments.pop("digits", "sklearn")), is_train)
+        known = ("digits", "motion", "size", "num_digits", "digit_size")
+        if unknown := [key for key in arguments if key not in known]:
+            raise ConfigError(
+                f"MODEL.moving_mnist has no {unknown[0]!r}; there are {', '.join(known)}"
+            )
+        digits = _read_digits(str(arguments.pop("digits", "sklearn")), name == "train")
         # Other sequences in each section, and for all runs the same to be judged by.
-        seed = config.train.seed if is_train else {"valid": 1, "test": 2, "infer": 3}[name] << 32
+        seed = config.train.seed if name == "train" else {"valid": 1, "test": 2}[name]
         try:
             return MovingMNIST(
-                digits, section.num_sequences, num_frames, train=is_train, seed=seed, **arguments
-            )
-        except (TypeError, ValueError) as error:
+                digits, section.num_sequences, num_frames, train=reader is None, seed=seed,
+                **arguments,
+            )  # fmt: skip
+        except ValueError as error:
             raise ConfigError(f"MODEL.moving_mnist = {model.moving_mnist}: {error}") from error
     samples = _read_split(config, name)
+    is_random = reader is None and config.train.augment
     return VideoDataset(
-        samples * (config.train.clips_per_video if is_train else 1),
+        samples * (config.train.clips_per_video if is_random else 1),
         SequenceSampler(num_frames, model.interval),
-        build_frames_transform(config, section, is_train and config.train.augment),
-        train=is_train and config.train.augment,
+        build_frames_transform(config, section, is_random),
+        train=is_random,
         seed=config.train.seed,
     )
+
+
+def _check_frame_size(config: Config, section: TrainConfig | ReaderConfig) -> None:
+    """ConfigError for frames that the network or its evaluation cannot take."""
+    model = config.model
+    height, width = model.fixed_size or (section.target_size,) * 2
+    if model.format == "moving_mnist":
+        height = width = model.moving_mnist.get("size", 64)
+    frames = f"frames of {width}x{height} pixels"
+    if min(height, width) < SMALLEST:
+        raise ConfigError(f"{frames}: SSIM needs {SMALLEST} a side")
+    patch = model.arguments.get("patch_size", 1)
+    if height % patch or width % patch:
+        raise ConfigError(f"{frames} cannot be cut into patches of patch_size = {patch}")
+    peephole = [model.arguments.get(f"peephole_{side}", 0) for side in ("height", "width")]
+    if any(peephole) and peephole != [height, width]:
+        raise ConfigError(f"{frames}, but the peepholes are for {peephole[1]}x{peephole[0]}")
 
 
 def _read_digits(source: str, is_train: bool) -> NDArray[np.uint8]:
     if source == "sklearn":
         return sklearn_digits(is_train)
     if source == "download":
-        mnist = paddle.vision.datasets.MNIST(mode="train" if is_train else "test", download=True)
+        mode = "train" if is_train else "test"
+        try:
+            mnist = paddle.vision.datasets.MNIST(mode=mode, download=True)
+        except (RuntimeError, OSError) as error:
+            raise ListError(
+                f"MNIST cannot be downloaded ({error}): name a folder with its files in "
+                "MODEL.moving_mnist.digits, or take 'sklearn'"
+            ) from error
         return read_idx(Path(mnist.image_path))
     return read_idx(find_idx(Path(source), is_train))
 
@@ -380,7 +420,7 @@ def build_test_loader(config: Config, split: str) -> Loader:
     reader = config.test if split == "train" else getattr(config, split)
     if config.model.task == "predict":
         return Loader(
-            _frames_dataset(config, split),
+            _frames_dataset(config, split, reader),
             reader.batch_size,
             num_workers=reader.num_reader_threads,
             max_bad_samples=config.train.max_bad_samples,

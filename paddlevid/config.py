@@ -615,7 +615,7 @@ def _is_required(entry: dataclasses.Field, values: Mapping[str, object]) -> bool
 
 def _without_effect_of_task(built: Mapping) -> Iterator[tuple[str, str, str]]:
     """Keys for another task, or another source of clips."""
-    model, readers = built["model"], ("valid", "test", "infer")
+    model, train, readers = built["model"], built["train"], ("valid", "test", "infer")
     yield "infer", "num_sequences", "as infer.py predicts what it is given"
     predicts = model.task == "predict"
     for section, keys in {
@@ -630,9 +630,14 @@ def _without_effect_of_task(built: Mapping) -> Iterator[tuple[str, str, str]]:
         yield from ((name, "num_sequences", why) for name in ("train", "valid", "test"))
     else:
         why = "with MODEL.format = 'moving_mnist'"
-        for key in ("short_size", "target_size", "crop", "flip", "augment", "clips_per_video"):
+        for key in ("short_size", "target_size", "flip", "augment", "clips_per_video"):
             yield "train", key, why
-        yield from (("model", key, why) for key in ("fixed_size", "interval", "grey", "sampling"))
+        yield from (("model", key, why) for key in ("fixed_size", "interval", "grey"))
+        yield from (
+            (name, "num_sequences", f"with {name.upper()}.filelist")
+            for name in ("train", "valid", "test")
+            if built[name].filelist
+        )
     if predicts:
         if model.arguments.get("feedback") != "frame":
             why = "without MODEL.arguments.feedback = 'frame'"
@@ -641,7 +646,14 @@ def _without_effect_of_task(built: Mapping) -> Iterator[tuple[str, str, str]]:
             for name in ("train", *readers):
                 yield name, "target_size", "with MODEL.fixed_size and MODEL.task = 'predict'"
         why = "with MODEL.task = 'predict'"
-        for key in ("mixup", "cutmix", "label_smoothing", "balance", "frame_labels"):
+        for key in (
+            "mixup", "cutmix", "label_smoothing", "balance", "frame_labels", "auto_augment",
+            "color_jitter", "crop", "jitter_scale", "seg_num",
+        ):  # fmt: skip
             yield "train", key, why
-        yield from (("model", key, why) for key in ("num_classes", "image_mean", "image_std"))
-        yield from ((name, key, why) for name in readers for key in ("num_clips", "crops"))
+        for key in ("num_classes", "image_mean", "image_std", "sampling", "seglen"):
+            yield "model", key, why
+        for name in readers:
+            yield from ((name, key, why) for key in ("num_clips", "crops", "seg_num"))
+        if not train.augment:
+            yield "train", "clips_per_video", "with TRAIN.augment = False"

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from paddlevid import plots
 from paddlevid.data.dataset import inspect_clip
 from paddlevid.data.decode import (
+    frame_files,
     is_pickled,
     is_video,
     natural_key,
@@ -236,11 +237,28 @@ def _print_table(
     print(f"frames per clip: {min(lengths)} to {max(lengths)}, median {np.median(lengths):g}")
 
 
-def _all_videos(source: Path) -> dict[str, list[Path]]:
-    videos = sorted(path for path in source.rglob("*") if is_video(path) and path.name[0] != ".")
-    if not videos:
-        raise ValueError(f"{source} has no videos in it")
-    return {"video": videos}
+def _clips_below(folder: Path) -> Iterator[Path]:
+    """Videos, .pkl clips and folders of frames anywhere in a folder, but for those of runs."""
+    for path in _visible(folder):
+        if not path.is_dir():
+            yield from [path] * bool(_kind(path))
+        elif frame_files(path):
+            yield path
+        elif not (path / "config.yaml").exists():  # train.py's folder, with pictures of its own
+            yield from _clips_below(path)
+
+
+def _as_one_class(source: Path) -> dict[str, list[Path]]:
+    clips = list(_clips_below(source))
+    kinds = {_kind(path): path for path in clips}
+    if len(kinds) != 1:
+        both = " and ".join(f"{kind} ({path})" for kind, path in list(kinds.items())[:2])
+        raise ValueError(
+            f"{source} mixes {both}: keep one kind"
+            if kinds
+            else f"{source} has no videos, .pkl clips or folders of frames in it"
+        )
+    return {"clip": clips}
 
 
 def make_lists(
@@ -250,7 +268,7 @@ def make_lists(
     seed: int,
     workers: int,
     *,
-    classed: bool = True,
+    frames_needed: int = 0,
 ) -> bool:
     """Write the lists of the class folders of SOURCE into TARGET: -> whether all clips can be read.
 
@@ -268,17 +286,27 @@ def make_lists(
         seed: of the split; the same clips and seed give the same lists.
         workers: processes that read the clips; 1 = this one, which then stays with one thread for
             decoding.
-        classed: False: the videos anywhere below SOURCE are of one class, which means nothing.
+        frames_needed: above 0: classes mean nothing, and the clips anywhere below SOURCE count as
+            one; those with fewer frames are left out.
 
     Raises ValueError when SOURCE is not as it should be or none of its clips can be read, OSError
     when TARGET cannot be written.
     """
     source, target = source.resolve(), target.resolve()
-    folders = find_clips(source, target) if classed else _all_videos(source)
-    classes = class_names(source, folders) if classed else list(folders)
+    folders = _as_one_class(source) if frames_needed else find_clips(source, target)
+    classes = list(folders) if frames_needed else class_names(source, folders)
     numbers = {name: label for label, name in enumerate(classes)}
     labels = {path: numbers[name] for name, paths in folders.items() for path in paths}
     clips = read_clips(labels, classes, target, workers)
+    long_enough = [clip for clip in clips if clip.num_frames >= frames_needed]
+    if num_short := len(clips) - len(long_enough):
+        print(f"{num_short} clips of fewer than {frames_needed} frames are in no list")
+    if not long_enough:
+        raise ValueError(
+            f"no clip of {source} has the {frames_needed} frames that past and future need: lower "
+            "MODEL.seg_num, MODEL.num_future or MODEL.interval"
+        )
+    clips = long_enough
     sides = split_clips(clips, shares, seed)
     write_lists(target, clips, sides, classes, due=[share > 0 for share in shares])
     return len(clips) == len(labels)

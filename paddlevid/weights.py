@@ -182,9 +182,9 @@ def check_fit(model: nn.Layer, weights: Weights, source: Path | str) -> None:
             for what, names in problems.items()
             if names
         )
+        other = " or with another num_classes" if hasattr(model, "classifier") else ""
         raise WeightsError(
-            f"{source} does not fit the network: {found}; it was saved from another network or "
-            "with another num_classes"
+            f"{source} does not fit the network: {found}; it was saved from another network{other}"
         )
     kinds = [name for name in current if weights[name].dtype.kind != "f"]
     if kinds:

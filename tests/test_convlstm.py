@@ -308,3 +308,15 @@ def test_written_weights_make_another_network_equal(kind, tmp_path):
     write_weights(path, model)
     load_weights(other, read_weights(path).arrays, path)
     np.testing.assert_array_equal(other(past_of(kind)).numpy(), model(past_of(kind)).numpy())
+
+
+def test_weights_of_openstl_need_the_arguments_of_its_network():
+    theirs = {"conv_last.weight": np.zeros((1, 6, 1, 1), np.float32)}
+    for i, c_in in enumerate((1, 6)):
+        theirs[f"cell_list.{i}.conv_x.0.weight"] = np.zeros((24, c_in, 3, 3), np.float32)
+        theirs[f"cell_list.{i}.conv_h.0.weight"] = np.zeros((24, 6, 3, 3), np.float32)
+    model = make("frames fed back", head_kernel=1)
+    with pytest.raises(ValueError, match="needs the arguments feedback = 'frame', transfer_state"):
+        convert(model, file_of(theirs))
+    model = make("frames fed back", head_kernel=1, output="none")
+    assert convert(model, file_of(theirs)).project.name == "OpenSTL"

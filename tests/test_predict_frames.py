@@ -49,7 +49,7 @@ def run(config) -> Path:
 
 @pytest.fixture
 def videos(tmp_path) -> Path:
-    """Four videos of a bar that moves, one too short, in a folder without classes."""
+    """Four videos of a bar that moves, and one too short, in a folder without classes."""
     for number in range(5):
         frames = np.zeros((3 if number == 4 else 16, 36, 48, 3), np.uint8)
         for t, frame in enumerate(frames):
@@ -120,9 +120,8 @@ def test_any_folder_of_videos_can_be_learned(config, videos, tmp_path, capsys):
     folder = tmp_path / "mine"
     words = ["--config", str(config), "--data", str(videos), "--save_dir", str(folder)]
     words += ["-o", "MODEL.fixed_size=[20,28]", "-o", "TRAIN.clips_per_video=4"]
-    assert train.main([*words, "-o", "TRAIN.max_bad_samples=0.5"]) == 0
-    output = capsys.readouterr().out
-    assert "bar 4" in (folder / "bad_samples.txt").read_text() or "validation" in output
+    assert train.main(words) == 0
+    assert "1 clips of fewer than 7 frames are in no list" in capsys.readouterr().out
     settings = load_config(folder / "config.yaml")
     assert (settings.model.format, settings.model.num_classes) == ("video", 0)
     with build.build_train_loader(settings, []) as loader:
@@ -133,6 +132,65 @@ def test_any_folder_of_videos_can_be_learned(config, videos, tmp_path, capsys):
     predict = ["--weights", str(folder / "best.safetensors"), "--save_dir", str(out), str(video)]
     assert infer.main(predict) == 0
     assert np.load(out / "001_bar 1.npy").shape == (3, 20, 28, 3)
+
+
+def test_pictures_of_runs_and_hidden_folders_are_not_learned(config, videos, tmp_path, capsys):
+    for place in (".trash", "run/pictures"):
+        (videos / place).mkdir(parents=True)
+        for name in ("bar 0.avi", "bar 1.avi"):
+            (videos / place / name).write_bytes((videos / name).read_bytes())
+    (videos / "run/config.yaml").touch()
+    (videos / "more").mkdir()
+    (videos / "bar 3.avi").rename(videos / "more/bar 3.avi")
+    folder = tmp_path / "mine"
+    words = ["--config", str(config), "--data", str(videos), "--save_dir", str(folder)]
+    assert train.main([*words, "-o", "MODEL.fixed_size=[20,28]", "--epoch", "1"]) == 0
+    lines = [line for file in folder.glob("lists/*.list") for line in file.read_text().splitlines()]
+    assert sorted(Path(line.rpartition(" ")[0]).name for line in lines) == [
+        f"bar {i}.avi" for i in range(4)
+    ]
+    assert not [line for line in lines if "trash" in line or "run" in Path(line).parts]
+
+
+def test_clips_that_are_all_too_short_are_refused_with_what_to_do(config, videos, tmp_path, capsys):
+    words = ["--config", str(config), "--data", str(videos), "--save_dir", str(tmp_path / "mine")]
+    assert train.main([*words, "-o", "MODEL.seg_num=40"]) == 1
+    assert "has the 43 frames that past and future need: lower MODEL.seg_num" in (
+        capsys.readouterr().err
+    )
+
+
+def test_the_training_list_is_evaluated_without_random_draws(config, videos, tmp_path):
+    folder = tmp_path / "mine"
+    words = ["--config", str(config), "--data", str(videos), "--save_dir", str(folder)]
+    words += ["-o", "MODEL.fixed_size=[20,28]", "-o", "TRAIN.clips_per_video=4", "--epoch", "1"]
+    assert train.main(words) == 0
+    settings = load_config(folder / "config.yaml")
+    loaders = [build.build_test_loader(settings, "train") for _ in range(2)]
+    number = len((folder / "lists/train.list").read_text().splitlines())
+    assert len(loaders[0].dataset) == number
+    first, second = (np.concatenate([b.clips for b in loader.batches()]) for loader in loaders)
+    np.testing.assert_array_equal(first, second)
+    train_loader = build.build_train_loader(settings, [])
+    assert len(train_loader.dataset) == 4 * number
+
+
+def test_a_download_that_fails_says_what_else_there_is(config, tmp_path, monkeypatch, capsys):
+    def fail(**_):
+        raise RuntimeError("cannot reach it")
+
+    monkeypatch.setattr(build.paddle.vision.datasets, "MNIST", fail)
+    words = ["--config", str(config), "--save_dir", str(tmp_path / "run")]
+    words += ["-o", "MODEL.moving_mnist.digits=download"]
+    assert train.main(words) == 1
+    assert "MNIST cannot be downloaded (cannot reach it): name a folder" in capsys.readouterr().err
+
+
+def test_steps_and_folder_count_for_evaluations_too(run, tmp_path):
+    words = ["--weights", str(run / "best.pdparams"), "--split", "valid", "--steps", "5"]
+    assert infer.main([*words, "--save_dir", str(tmp_path / "out")]) == 0
+    rows = (tmp_path / "out/per_step_valid.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3 * 5
 
 
 def test_sections_have_sequences_of_their_own(config):
@@ -180,13 +238,18 @@ def test_what_does_not_go_with_it_is_refused(run, words, message, capsys):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("MODEL.moving_mnist={'speed': 3}", "MODEL.moving_mnist = {'speed': 3}: .*speed"),
+        ("MODEL.moving_mnist={'speed': 3}", "has no 'speed'; there are digits, motion, size"),
         (
-            "MODEL.moving_mnist={'size': 8}",
+            "MODEL.moving_mnist={'size': 12}",
             "digit_size = 28 and num_digits = 2: needs whole numbers",
         ),
         ("MODEL.moving_mnist={'digits': 'nowhere'}", "nowhere has none of train-images-idx3"),
-        ("MODEL.moving_mnist={'size': 10, 'digit_size': 4}", "10x10 pixels are too small for SSIM"),
+        ("MODEL.moving_mnist={'size': 10, 'digit_size': 4}", "10x10 pixels: SSIM needs 11"),
+        ("MODEL.arguments.patch_size=5", "frames of 24x24 pixels cannot be cut into patches"),
+        (
+            "MODEL.arguments={'peephole_height': 24, 'peephole_width': 20}",
+            "peepholes are for 20x24",
+        ),
         ("TRAIN.freeze_trunk=True", "TRAIN.freeze_trunk: convlstm has no classifier"),
     ],
 )

@@ -1,6 +1,5 @@
 """Encoding: frames -> a video file."""
 
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -9,14 +8,15 @@ import numpy as np
 from paddlevid.data.decode import Frames
 
 
-def write_mp4(path: Path, frames: Frames, fps: float = 10.0) -> None:
+def write_mp4(path: Path, frames: Frames) -> None:
     """Write RGB frames, uint8 (T, H, W, 3), as H.264, which browsers play too.
 
-    Sides of an odd number of pixels get one more, a copy of the last.
+    Ten a second, slow enough to be looked at. Sides of an odd number of pixels get one more, a
+    copy of the last.
     """
     _, height, width, _ = frames.shape
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "18"}

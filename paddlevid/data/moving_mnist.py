@@ -105,7 +105,7 @@ class MovingMNIST:
                 f"digit_size = {side} and num_digits = {num_digits}: needs whole numbers from 1, "
                 f"and digits that fit frames of size = {size}; there are {len(digits)} digits"
             )
-        self.digits = np.stack([_scale(image, side) for image in digits])
+        self.digits, self.side = digits, side
         self.length, self.num_frames, self.motion, self.size = length, num_frames, motion, size
         self.num_digits, self.train, self.seed = num_digits, train, seed
         self.samples = [Sample(Path(f"sequence-{i}")) for i in range(length)]
@@ -120,11 +120,11 @@ class MovingMNIST:
 
     def draw(self, rng: Generator) -> NDArray[np.float32]:
         """(T, H, W)"""
-        side = self.digits.shape[1]
+        side = self.side
         join = np.maximum if self.motion == "standard" else np.add
         frames = np.zeros((self.num_frames, self.size, self.size), np.float32)
         for _ in range(self.num_digits):
-            digit = self.digits[rng.integers(len(self.digits))]
+            digit = _scale(self.digits[rng.integers(len(self.digits))], side)
             for frame, (top, left) in zip(frames, self._places(rng), strict=True):
                 part = frame[top : top + side, left : left + side]
                 part[:] = join(part, digit)
@@ -132,7 +132,7 @@ class MovingMNIST:
 
     def _places(self, rng: Generator) -> NDArray[np.int64]:
         """(T, 2), the digit's top and left."""
-        room = self.size - self.digits.shape[1]
+        room = self.size - self.side
         if self.motion == "standard":
             angle = rng.uniform(0, 2 * np.pi)
             velocity = 0.1 * np.array([np.sin(angle), np.cos(angle)])

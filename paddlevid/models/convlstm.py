@@ -235,8 +235,8 @@ class ConvLSTM(nn.Layer):
             if not by_hidden:
                 x = results[-1]
                 if keep is not None and k + 1 < num_future:
-                    own = paddle.to_tensor(keep[:, k]).reshape([-1, 1, 1, 1])
-                    x = paddle.where(own, self._to_patches(truth[:, :, k]).astype(x.dtype), x)
+                    is_true = paddle.to_tensor(keep[:, k]).reshape([-1, 1, 1, 1])
+                    x = paddle.where(is_true, self._to_patches(truth[:, :, k]).astype(x.dtype), x)
         together = paddle.stack(results, axis=1)  # (N, n, channels, h, w)
         together = together.flatten(0, 1)
         if by_hidden:
@@ -265,6 +265,11 @@ class ConvLSTM(nn.Layer):
             why = "the file has cells of an encoder alone"
             fresh = [name for name in current if not name.startswith("encoder.")]
             return adapted | {name: (current[name], "initialised", why) for name in fresh}
+        if self.feedback != "frame" or self.output != "none":
+            raise ValueError(
+                "OpenSTL's networks feed frames back and have no sigmoid: needs the arguments "
+                "feedback = 'frame', transfer_state = True and output = 'none'"
+            )
         for i in cells:
             kernel = weights[f"encoder.{i}.conv.weight"]
             if i == 0:

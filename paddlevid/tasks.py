@@ -110,12 +110,8 @@ class Classification:
         image_mean: Sequence[float] = (0.0, 0.0, 0.0),
         image_std: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> None:
-        self.loss_fn, self.classes, self.mix, self.frame_labels = (
-            loss_fn,
-            classes,
-            mix,
-            frame_labels,
-        )
+        self.loss_fn, self.classes = loss_fn, classes
+        self.mix, self.frame_labels = mix, frame_labels
         self.image_mean, self.image_std = image_mean, image_std
 
     def compute_loss(
@@ -219,9 +215,9 @@ class FramePrediction:
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
         """The squared error a pixel, times the clips."""
-        _, future = self.split(batch)
-        error = outputs.detach().astype("float32") - future
-        return {"mse": (error * error).mean().item() * len(batch.labels)}
+        frames = outputs.detach().astype("float32").numpy()
+        error = frames - batch.clips[:, :, self.num_past :]
+        return {"mse": float(np.square(error).mean()) * len(batch.labels)}
 
     def score(self, model: nn.Layer, batch: Batch) -> tuple[float, dict[str, FrameSums]]:
         """The loss times the clips, and the figures of the network and the baselines."""

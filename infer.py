@@ -256,6 +256,8 @@ def predict_frames(args: argparse.Namespace, config: Config, model: object) -> i
         if getattr(args, flag):
             name = flag.replace("_", "-")
             raise ConfigError(f"--{name} is for classifiers; {config.model.name} predicts frames")
+    if not args.inputs and not args.split:
+        raise ConfigError("nothing to predict from: give INPUT, or --split to evaluate a list")
     folder = args.save_dir or args.weights.parent / ("" if args.split else "predictions")
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--save_dir {folder} is a file: it needs a folder")
@@ -267,8 +269,6 @@ def predict_frames(args: argparse.Namespace, config: Config, model: object) -> i
     from paddlevid import build, plots, predictor
     from paddlevid.data.encode import write_mp4
 
-    if not args.inputs:
-        raise ConfigError("nothing to predict from: give INPUT, or --split to evaluate a list")
     samples, unusable = predictor.find_clips(args.inputs)
     problems = [prediction.problem for prediction in unusable]
     steps = config.model.num_future

@@ -281,7 +281,7 @@ def _check_frame_size(config: Config, section: TrainConfig | ReaderConfig) -> No
     model = config.model
     height, width = model.fixed_size or (section.target_size,) * 2
     if model.format == "moving_mnist":
-        height = width = model.moving_mnist.get("size", 64)
+        height = width = _digits_frame(config)
     frames = f"frames of {width}x{height} pixels"
     if min(height, width) < SMALLEST:
         raise ConfigError(f"{frames}: SSIM needs {SMALLEST} a side")
@@ -291,6 +291,11 @@ def _check_frame_size(config: Config, section: TrainConfig | ReaderConfig) -> No
     peephole = [model.arguments.get(f"peephole_{side}", 0) for side in ("height", "width")]
     if any(peephole) and peephole != [height, width]:
         raise ConfigError(f"{frames}, but the peepholes are for {peephole[1]}x{peephole[0]}")
+
+
+def _digits_frame(config: Config) -> int:
+    """Pixels of a side of MovingMNIST's frames."""
+    return config.model.moving_mnist.get("size", 64)
 
 
 def _read_digits(source: str, is_train: bool) -> NDArray[np.uint8]:
@@ -315,7 +320,7 @@ def build_frames_transform(
     """Frames of MODEL.fixed_size, or a square of target_size: at random where `augment`."""
     model = config.model
     if model.format == "moving_mnist":  # a network of digits that is to see videos
-        size = model.moving_mnist.get("size", 64)
+        size = _digits_frame(config)
         return Compose([Resize(size, size)], ToUnit(grey=True))
     steps, crops = [_resize(config, section.short_size)], None
     if not model.fixed_size and augment:
@@ -340,33 +345,10 @@ def build_past_loader(config: Config, samples: list[Sample]) -> Loader:
 
 def build_train_loader(config: Config, classes: Sequence[str]) -> Loader:
     """The training clips, shuffled and augmented; `classes` are the names of the labels."""
-    train = config.train
-    if config.model.task == "predict":
-        return Loader(
-            _frames_dataset(config, "train"),
-            train.batch_size,
-            shuffle=True,
-            seed=train.seed,
-            num_workers=train.num_reader_threads,
-            max_bad_samples=train.max_bad_samples,
-        )
-    check_inputs(config)
-    samples = _read_split(config, "train")
-    if config.model.format == "features":
-        check_features(config, Path(train.filelist).parent)
-        dataset = FeatureDataset(samples, _features(config), config.model.num_classes)
-    else:
-        dataset = _dataset_class(samples)(
-            samples,
-            build_sampler(config, train),
-            build_train_transform(config),
-            num_classes=config.model.num_classes,
-            train=train.augment,
-            seed=train.seed,
-            no_flip=_no_flip_labels(config, classes),
-        )
+    train, predicts = config.train, config.model.task == "predict"
+    dataset = _frames_dataset(config, "train") if predicts else _labelled_dataset(config, classes)
     weights = None
-    if train.balance == "sampling":
+    if train.balance == "sampling" and not predicts:
         labels = read_labels(dataset)
         counts = np.bincount(labels[labels >= 0], minlength=config.model.num_classes)
         # A clip without a label is drawn now and then, to be counted, but not as often as a class.
@@ -379,6 +361,25 @@ def build_train_loader(config: Config, classes: Sequence[str]) -> Loader:
         seed=train.seed,
         num_workers=train.num_reader_threads,
         max_bad_samples=train.max_bad_samples,
+    )
+
+
+def _labelled_dataset(config: Config, classes: Sequence[str]) -> VideoDataset | FeatureDataset:
+    """The training clips, or features of them, with the labels of classes."""
+    train = config.train
+    check_inputs(config)
+    samples = _read_split(config, "train")
+    if config.model.format == "features":
+        check_features(config, Path(train.filelist).parent)
+        return FeatureDataset(samples, _features(config), config.model.num_classes)
+    return _dataset_class(samples)(
+        samples,
+        build_sampler(config, train),
+        build_train_transform(config),
+        num_classes=config.model.num_classes,
+        train=train.augment,
+        seed=train.seed,
+        no_flip=_no_flip_labels(config, classes),
     )
 
 

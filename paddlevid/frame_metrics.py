@@ -123,12 +123,10 @@ def repeat_last(past: Frames, num_future: int) -> Frames:
 def go_on(past: Frames, num_future: int) -> Frames:
     """Linear motion: each place of the last frame goes on as the optical flow says it came.
 
-    (N, C, T, H, W) -> (N, C, n, H, W), of a single frame its repeats. The flow is Farnebäck's
-    (2003), from the last frame to the one before.
+    (N, C, T, H, W), T at least 2 -> (N, C, n, H, W). The flow is Farnebäck's (2003), from the last
+    frame to the one before.
     """
-    n, c, num_past, h, w = past.shape
-    if num_past < 2:
-        return repeat_last(past, num_future)
+    n, c, _, h, w = past.shape
     grid = np.stack(np.meshgrid(np.arange(w), np.arange(h)), axis=-1).astype(np.float32)
     result = np.empty((n, c, num_future, h, w), np.float32)
     for clip, target in zip(past, result, strict=True):

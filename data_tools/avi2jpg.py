@@ -123,7 +123,10 @@ def main(argv: list[str] | None = None) -> int:
     clips = {video: args.target / clip for video, clip in videos.items()}
     waiting = {video: clip for video, clip in clips.items() if not is_extracted(clip)}
     largest_first = sorted(waiting, key=size_of, reverse=True)  # so all end together
-    jobs = [joblib.delayed(extract)(video, waiting[video], options) for video in largest_first]
+    jobs = [  # absolute paths: joblib's processes may have been started in another folder
+        joblib.delayed(extract)(video.absolute(), waiting[video].absolute(), options)
+        for video in largest_first
+    ]
     frames, problems = 0, []
     try:
         results = joblib.Parallel(args.workers, return_as="generator_unordered")(jobs)

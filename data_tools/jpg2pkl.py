@@ -173,8 +173,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"jpg2pkl.py: {describe(error, args.target)}", file=sys.stderr)
         return 1
-    jobs = [
-        joblib.delayed(pack)(clip, label, file, args.embed)
+    jobs = [  # absolute paths: joblib's processes may have been started in another folder
+        joblib.delayed(pack)(clip.absolute(), label, file.absolute(), args.embed)
         for clip, (label, file) in clips.items()
         if not file.exists() or file.stat().st_mtime < clip.stat().st_mtime
     ]

@@ -380,7 +380,9 @@ def make_demo(target: Path, preset: str, clips: int, seed: int, workers: int, co
     claim(target, preset, seed, codec, clips)
     pairs = [(label, clip) for clip in range(clips) for label in range(len(CLASSES[preset]))]
     missing = [pair for pair in pairs if not clip_path(target, preset, *pair).exists()]
-    jobs = (joblib.delayed(_make_clip)(target, preset, *pair, seed, codec) for pair in missing)
+    # joblib keeps its processes, and they keep the working directory that they were started in.
+    place = target.absolute()
+    jobs = (joblib.delayed(_make_clip)(place, preset, *pair, seed, codec) for pair in missing)
     done: Iterator[None] = joblib.Parallel(workers, return_as="generator_unordered")(jobs)
     for _ in tqdm(done, total=len(missing), unit="clip", disable=not missing):
         pass

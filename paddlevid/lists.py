@@ -125,7 +125,8 @@ def read_clips(
     """
     target.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=target).close()  # a read-only folder is found before the reading
-    jobs = (joblib.delayed(inspect_clip)(path) for path in labels)
+    # absolute paths: joblib's processes may have been started in another folder
+    jobs = (joblib.delayed(inspect_clip)(path.absolute()) for path in labels)
     try:
         found: Iterator = joblib.Parallel(min(workers, len(labels)), return_as="generator")(jobs)
         inspected = list(tqdm(found, total=len(labels), unit="clip"))

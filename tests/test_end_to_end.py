@@ -12,6 +12,7 @@ from conftest import frames_of, write_video
 
 import infer
 import train
+from data_tools import avi2jpg, data_list_gener, jpg2pkl, make_demo
 from paddlevid.checkpoint import load_checkpoint
 from paddlevid.config import load_config
 from paddlevid.weights import read_weights
@@ -29,6 +30,18 @@ def call(folder, script, *words):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_data_can_be_prepared_from_one_folder_after_another(tmp_path, monkeypatch):
+    """As in a notebook: the processes that joblib keeps were started in the first of them."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert make_demo.main(["videos", "--clips", "2", "--workers", "2"]) == 0
+        assert avi2jpg.main(["videos", "jpg", "--workers", "2"]) == 0
+        assert jpg2pkl.main(["jpg", "pkl", "--workers", "2"]) == 0
+        assert data_list_gener.main(["pkl", ".", "--workers", "2"]) == 0
+        assert len((tmp_path / name / "train.list").read_text().splitlines()) == 20
 
 
 def test_videos_in_classifier_and_predictions_out(tmp_path):

@@ -36,6 +36,47 @@ def test_a_program_equals_its_network(conv_type):
     np.testing.assert_allclose(one, expected[:1], rtol=1e-4, atol=1e-5)
 
 
+TRANSFORMER = {
+    "num_frames": 4, "image_size": 32, "patch_size": 8, "dim": 24, "depth": 2, "num_heads": 2,
+    "drop_path": 0.1,
+}  # fmt: skip
+LRCN = {"width": 8, "reduced": 12, "hidden": 8, "grid": 1}
+CNN_LSTM = {"features": 6, "hidden": 8, "dense": 8}
+BOTH = {"bidirectional": True, "num_layers": 2, "average": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "shape"),
+    [
+        ("timesformer_base", {**TRANSFORMER, "attention": "divided"}, (3, 4, 32, 32)),
+        ("timesformer_base", {**TRANSFORMER, "attention": "joint"}, (3, 4, 32, 32)),
+        ("timesformer_base", {**TRANSFORMER, "attention": "space"}, (3, 4, 32, 32)),
+        ("timesformer_base", TRANSFORMER, (3, 6, 40, 24)),  # its embeddings are resized
+        ("lrcn_r18", {**LRCN, "cell": "gru"}, (3, 4, 32, 32)),
+        ("lrcn_r18", {**LRCN, "cell": "lstm", **BOTH}, (3, 4, 32, 32)),
+        ("cnn_lstm", {**CNN_LSTM, "cell": "lstm"}, (5, 6)),
+        ("cnn_lstm", {**CNN_LSTM, "cell": "gru", "k1": 2, "k2": 3}, (5, 6)),
+        ("cnn_lstm", {**CNN_LSTM, "cell": "rnn", **BOTH}, (5, 6)),
+    ],
+)
+def test_transformers_and_recurrent_networks_become_programs(name, arguments, shape):
+    network = create_model(name, num_classes=7, **arguments)
+    paddle.seed(1)
+    for parameter in network.parameters():  # some start at 0
+        parameter.set_value(parameter + 0.1 * paddle.randn(parameter.shape))
+    clips = np.random.default_rng(0).random((3, *shape), np.float32)
+    if name == "cnn_lstm":
+        clips[1, 3:] = 0  # steps that are passed over
+    elif name == "lrcn_r18":
+        clips[1, :, 2:] = 0
+    network.eval()
+    with paddle.no_grad():
+        expected = network(paddle.to_tensor(clips)).numpy()
+    program = Program(network, [[None, *shape]])
+    np.testing.assert_allclose(program(clips)[0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(program(clips[:1])[0], expected[:1], rtol=1e-4, atol=1e-5)
+
+
 def test_the_network_stays_as_it_was():
     network = with_statistics(create_model("movinet_a0", num_classes=7, **SMALL))
     network.train()

@@ -88,19 +88,17 @@ class Recurrent(nn.Layer):
             masks.reverse()
         keep = _keep(self, self.recurrent_dropout, [n, self.hidden], steps)
         zero = paddle.zeros([n, self.hidden], steps.dtype)
-        states: list[State] = [(zero, zero) if self.cell == "lstm" else (zero,)]
-        outputs: list[Tensor] = []
+        states, outputs = [(zero, zero) if self.cell == "lstm" else (zero,)], []
         k1, k2 = truncate or (num_steps, num_steps)
         for start in range(0, num_steps, k1):
             end = min(start + k1, num_steps)
             first = max(end - k2, 0)
             state = tuple(part.detach() for part in states[first])
-            tape: Tape = []
+            tape = []
             for t in range(first, end):
                 new = self._step(inputs[t], state, keep, tape, t == first)
-                if masks[t] is not None:
-                    pairs = zip(new, state, strict=True)
-                    new = tuple(paddle.where(masks[t], after, before) for after, before in pairs)
+                if masks[t] is not None:  # a zip cannot be exported
+                    new = tuple(paddle.where(masks[t], new[i], state[i]) for i in range(len(new)))
                 state = new
                 if t >= start:
                     outputs.append(state[0])

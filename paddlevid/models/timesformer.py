@@ -38,7 +38,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     In half precision on a GPU through Paddle's flash attention, which knows no other precision.
     """
-    if q.place.is_gpu_place() and q.dtype in (paddle.float16, paddle.bfloat16):
+    half = q.dtype in (paddle.float16, paddle.bfloat16)
+    if half and paddle.in_dynamic_mode() and q.place.is_gpu_place():
         return F.scaled_dot_product_attention(q, k, v)
     q, k, v = (part.transpose([0, 2, 1, 3]) for part in (q, k, v))  # (N, heads, L, d)
     weights = F.softmax(paddle.matmul(q * q.shape[3] ** -0.5, k, transpose_y=True))
@@ -255,13 +256,16 @@ class TimeSformer(nn.Layer):
         """The position embedding for a frame of so many patches: -> (1, 1 + n, D)"""
         if (rows, columns) == (self.grid, self.grid):
             return self.pos_embed
-        return resize_positions(self.pos_embed, rows, columns, "nearest")
+        cls, square = self.pos_embed.split([1, self.grid**2], axis=1)
+        square = square.reshape([1, self.grid, self.grid, square.shape[2]])
+        square = take_nearest(take_nearest(square, 1, rows), 2, columns)
+        return paddle.concat([cls, square.flatten(1, 2)], axis=1)
 
     def _times(self, num_frames: int) -> Tensor:
         """The time embedding for so many frames: -> (1, T, D)"""
         if num_frames == self.time_embed.shape[1]:
             return self.time_embed
-        return resize_times(self.time_embed, num_frames)
+        return take_nearest(self.time_embed, 1, num_frames)
 
     def adapt(self, weights: dict[str, NDArray]) -> dict[str, tuple[NDArray, str, str]]:
         """What has to change in weights of such a network for other frames, or for images.
@@ -284,10 +288,10 @@ class TimeSformer(nn.Layer):
             embedding = paddle.to_tensor(found.astype(np.float32))
             why = f"the file is for {found.shape[1]}, the network for {wanted.shape[1]}"
             if name == "time_embed":
-                embedding = resize_times(embedding, wanted.shape[1])
+                embedding = take_nearest(embedding, 1, wanted.shape[1])
                 adapted[name] = (embedding.numpy(), "resized", f"{why} frames")
             elif math.isqrt(found.shape[1] - 1) ** 2 == found.shape[1] - 1:
-                embedding = resize_positions(embedding, self.grid, self.grid, "bicubic")
+                embedding = resize_positions(embedding, self.grid)
                 adapted[name] = (embedding.numpy(), "resized", f"{why} places")
         if "time_embed" not in weights and not any("temporal" in name for name in weights):
             for name, tensor in current.items():
@@ -301,21 +305,24 @@ class TimeSformer(nn.Layer):
         return adapted
 
 
-def resize_positions(positions: Tensor, rows: int, columns: int, mode: str) -> Tensor:
-    """(1, 1 + s * s, D), the class token's and a square's -> (1, 1 + rows * columns, D)"""
+def resize_positions(positions: Tensor, side: int) -> Tensor:
+    """The class token's and a square's, bicubic: (1, 1 + s * s, D) -> (1, 1 + side * side, D)"""
     _, length, d = positions.shape
-    side = math.isqrt(length - 1)
+    old = math.isqrt(length - 1)
     cls, square = positions.split([1, length - 1], axis=1)
-    square = square.reshape([1, side, side, d]).transpose([0, 3, 1, 2])
-    square = F.interpolate(square, [rows, columns], mode=mode)
+    square = square.reshape([1, old, old, d]).transpose([0, 3, 1, 2])
+    square = F.interpolate(square, [side, side], mode="bicubic")
     return paddle.concat([cls, square.flatten(2).transpose([0, 2, 1])], axis=1)
 
 
-def resize_times(times: Tensor, num_frames: int) -> Tensor:
-    """(1, T, D) -> (1, T', D), each the nearest of the old"""
-    line = times.transpose([0, 2, 1]).unsqueeze(2)  # (1, D, 1, T)
-    line = F.interpolate(line, [1, num_frames], mode="nearest")
-    return line.squeeze(2).transpose([0, 2, 1])
+def take_nearest(x: Tensor, axis: int, length: int) -> Tensor:
+    """So many entries of an axis, evenly spread, each the one at or before its place.
+
+    As F.interpolate, which oneDNN rounds in another way (Paddle 2) or cannot run (Paddle 3).
+    """
+    ratio = np.float32(x.shape[axis] / length)
+    places = (np.arange(length, dtype=np.float32) * ratio).astype(np.int64)
+    return paddle.index_select(x, paddle.to_tensor(places), axis)
 
 
 def sincos_1d(length: int, dim: int) -> NDArray[np.float32]:

@@ -1,8 +1,9 @@
 """The same networks in PyTorch, written as its users write them, to be measured beside ours."""
 
-import functools
-import re
+import contextlib
+import math
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -10,7 +11,210 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from paddlevid.bench.torch_eco import ECO
+from paddlevid.bench.torch_movinet import MoViNet
 from paddlevid.runtime import usable_cores
+
+
+def import_torchvision() -> ModuleType:
+    """torchvision, also a build for CUDA beside a PyTorch for CPU.
+
+    Of its operators two are missing then, which no image network uses.
+    """
+    try:
+        import torchvision
+    except RuntimeError:
+        operators = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import_torchvision.operators = operators  # they live as long as it does
+        import torchvision
+    return torchvision
+
+
+def resnet(depth: int, width: int = 64) -> nn.Module:
+    """torchvision's ResNet without its classifier: (N, 3, H, W) -> (N, D)
+
+    Another width than 64 is for depth 18 and 34.
+    """
+    network = getattr(import_torchvision().models, f"resnet{depth}")(weights=None)
+    network.fc = nn.Identity()
+    if width == 64:
+        return network
+    network.inplanes = width
+    network.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+    network.bn1 = nn.BatchNorm2d(width)
+    for stage, name in enumerate(("layer1", "layer2", "layer3", "layer4")):
+        layer = getattr(network, name)
+        layer = network._make_layer(
+            type(layer[0]), width * 2**stage, len(layer), stride=2 if stage else 1
+        )
+        setattr(network, name, layer)
+    return network
+
+
+class TSN(nn.Module):
+    """tsn_r18 to tsn_r152."""
+
+    def __init__(
+        self,
+        depth: int,
+        num_classes: int,
+        dropout: float = 0.4,
+        in_channels: int = 3,
+        width: int = 64,
+        partial_bn: bool = False,
+    ) -> None:
+        super().__init__()
+        self.trunk = resnet(depth, width)
+        if in_channels != 3:
+            self.trunk.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(self.trunk.inplanes, num_classes)
+        norms = [module for module in self.trunk.modules() if isinstance(module, nn.BatchNorm2d)]
+        self._frozen = norms[1:] if partial_bn else []
+        for norm in self._frozen:
+            norm.requires_grad_(False)
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """(N, C, T, H, W) -> (N, K)"""
+        features = self.trunk(clip.transpose(1, 2).flatten(0, 1))  # (N·T, D)
+        return self.fc(self.dropout(features.unflatten(0, (clip.shape[0], -1)).mean(1)))
+
+    def train(self, mode: bool = True) -> "TSN":
+        """Training mode, in which the frozen batch norms keep their statistics."""
+        super().train(mode)
+        for norm in self._frozen:
+            norm.eval()
+        return self
+
+
+class LRCN(nn.Module):
+    """lrcn_vgg16 (depth 0) and lrcn_r18 to lrcn_r50.
+
+    As of `CNNLSTM` the dropout of the state is left out, and frames of zeros are not passed over.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        num_classes: int,
+        width: int = 64,
+        trained_blocks: int = 1,
+        grid: int = 7,
+        reduced: int = 2048,
+        relu: bool = False,
+        cell: str = "gru",
+        hidden: int = 1024,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.5,
+        average: bool = False,
+    ) -> None:
+        super().__init__()
+        self.hidden, self.bidirectional, self.average = hidden, bidirectional, average
+        if depth:
+            self.trunk = resnet(depth, width)
+            blocks = [[getattr(self.trunk, f"layer{stage}")] for stage in (1, 2, 3, 4)]
+            blocks = [[self.trunk.conv1, self.trunk.bn1], *blocks]
+            features = self.trunk.inplanes
+        else:
+            self.trunk = import_torchvision().models.vgg16(weights=None)
+            self.trunk.classifier = nn.Identity()
+            layers = list(self.trunk.features)
+            ends = [i + 1 for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+            blocks = [layers[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+            features = 512
+        self._frozen = [layer for block in blocks[: 5 - trained_blocks] for layer in block]
+        for layer in self._frozen:
+            layer.requires_grad_(False)
+        self.trunk.avgpool = nn.AdaptiveAvgPool2d(grid)
+        self.reduce = nn.Linear(features * grid**2, reduced)
+        self.act = nn.ReLU() if relu else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.input_dropout = nn.Dropout1d(dropout)
+        kind = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}[cell]
+        self.recurrent = kind(
+            reduced, hidden, num_layers, batch_first=True, bidirectional=bidirectional,
+            dropout=dropout if num_layers > 1 else 0.0,
+        )  # fmt: skip
+        self.fc = nn.Linear(hidden * (1 + bidirectional), num_classes)
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """(N, 3, T, H, W) -> (N, K)"""
+        features = self.trunk(clip.transpose(1, 2).flatten(0, 1))  # (N·T, D · grid²)
+        steps = self.dropout(self.act(self.reduce(features))).unflatten(0, (clip.shape[0], -1))
+        steps = self.input_dropout(steps.transpose(1, 2)).transpose(1, 2)  # one draw for all steps
+        states, _ = self.recurrent(steps)
+        if self.average:
+            logs = self.fc(states).log_softmax(2)
+            return logs.logsumexp(1) - math.log(clip.shape[2])
+        last = states[:, -1]
+        if self.bidirectional:
+            last = torch.cat([last[:, : self.hidden], states[:, 0, self.hidden :]], 1)
+        return self.fc(last)
+
+    def train(self, mode: bool = True) -> "LRCN":
+        """Training mode, in which the frozen blocks' batch norms keep their statistics."""
+        super().train(mode)
+        for layer in self._frozen:
+            layer.eval()
+        return self
+
+
+class TimeSformer(nn.Module):
+    """timesformer_base, _hr and _large: Hugging Face's network."""
+
+    ATTENTIONS = {
+        "divided": "divided_space_time", "joint": "joint_space_time", "space": "space_only"
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_frames: int = 8,
+        image_size: int = 224,
+        patch_size: int = 16,
+        dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        attention: str = "divided",
+        drop_path: float = 0.1,
+        init_std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        with contextlib.suppress(ImportError):
+            import_torchvision()  # transformers imports it where it is installed
+        try:
+            from transformers import TimesformerConfig, TimesformerForVideoClassification
+        except ImportError as error:
+            raise ImportError(
+                f"TimeSformer in PyTorch is that of the package transformers: {error}"
+            ) from error
+        self.attention = attention
+        config = TimesformerConfig(
+            num_frames=num_frames, image_size=image_size, patch_size=patch_size, hidden_size=dim,
+            num_hidden_layers=depth, num_attention_heads=num_heads,
+            intermediate_size=int(dim * mlp_ratio), attention_type=self.ATTENTIONS[attention],
+            drop_path_rate=1, initializer_range=init_std, num_labels=num_classes,
+        )  # fmt: skip
+        self.model = TimesformerForVideoClassification(config)
+        rates = torch.linspace(0, drop_path, depth).tolist()  # the configuration takes 0 and 1 only
+        for layer, rate in zip(self.model.timesformer.encoder.layer, rates, strict=True):
+            layer.drop_path.drop_prob = rate
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """(N, 3, T, H, W) -> (N, K)"""
+        n, _, t, _, w = clip.shape
+        config = self.model.config
+        config.num_frames, config.image_size = t, w  # its blocks read them to tell frames apart
+        if self.attention != "space":
+            return self.model(clip.transpose(1, 2)).logits
+        network = self.model.timesformer  # which forgets to average the frames
+        output = network(clip.transpose(1, 2), output_hidden_states=True)
+        cls = output.hidden_states[-1][:, 0].unflatten(0, (n, t)).mean(1)
+        return self.model.classifier(network.layernorm(cls))
 
 
 class CNNLSTM(nn.Module):
@@ -28,53 +232,6 @@ class CNNLSTM(nn.Module):
         """(N, T, D) -> (N, K)"""
         steps = self.dropout(features.transpose(1, 2)).transpose(1, 2)  # one draw for all steps
         return self.head(self.lstm(steps)[0][:, -1])
-
-
-class Conv(nn.Module):
-    """A convolution with TensorFlow's padding, batch norm and an activation.
-
-    2-D ones run on each frame, or, (a, 1), over time. The names are those of the PyTorch port.
-    """
-
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        kernel: tuple[int, ...],
-        stride: tuple[int, ...],
-        groups: int = 1,
-        act: Callable | None = None,
-        causal: bool = False,
-    ) -> None:
-        super().__init__()
-        self.kernel, self.stride, self.act, self.causal = kernel, stride, act, causal
-        self.flat = len(kernel) == 2
-        self.over_time = self.flat and kernel[0] > kernel[1]
-        conv = (nn.Conv2d if self.flat else nn.Conv3d)(
-            c_in, c_out, kernel, stride, groups=groups, bias=False
-        )
-        norm = (nn.BatchNorm2d if self.flat else nn.BatchNorm3d)(c_out, eps=1e-3, momentum=0.01)
-        self.conv_1 = nn.ModuleDict({"conv2d" if self.flat else "conv3d": conv, "norm": norm})
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, T, H, W) -> (N, C', T, h, w)"""
-        n, c, t, h, w = x.shape
-        if self.over_time:
-            x = x.reshape(n, c, t, h * w)
-        elif self.flat:
-            x = x.transpose(1, 2).reshape(n * t, c, h, w)
-        pads = []
-        for size, kernel, stride in zip(x.shape[2:], self.kernel, self.stride, strict=True):
-            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            pads = [total // 2, total - total // 2, *pads]
-        if self.causal and (self.over_time or not self.flat):
-            pads[-2:] = [sum(pads[-2:]), 0]
-        for layer in (lambda x: nn.functional.pad(x, pads), *self.conv_1.values()):
-            x = layer(x)
-        x = self.act(x) if self.act else x
-        if self.over_time:
-            return x.reshape(n, -1, t, h, w)
-        return x.reshape(n, t, *x.shape[1:]).transpose(1, 2) if self.flat else x
 
 
 class ConvLSTMCell(nn.Module):
@@ -122,150 +279,23 @@ class ConvLSTM(nn.Module):
         return torch.sigmoid(self.decoder_CNN(torch.stack(maps[1:], 2)))
 
 
-class SqueezeExcite(nn.Module):
-    """Of whole clips, or of frames and the means of those before."""
-
-    def __init__(self, channels: int, hidden: int, stream: bool, act: Callable, gate: Callable):
-        super().__init__()
-        self.stream, self.act, self.gate = stream, act, gate
-        conv, kind, ones = (nn.Conv2d, "conv2d", 1) if stream else (nn.Conv3d, "conv3d", 1)
-        self.fc1 = nn.ModuleDict({"conv_1": nn.ModuleDict({
-            kind: conv(channels * (1 + stream), hidden, ones)})})  # fmt: skip
-        self.fc2 = nn.ModuleDict({"conv_1": nn.ModuleDict({kind: conv(hidden, channels, ones)})})
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, T, H, W) -> the same shape"""
-        first, second = (next(iter(fc["conv_1"].values())) for fc in (self.fc1, self.fc2))
-        if not self.stream:
-            return x * self.gate(second(self.act(first(x.mean((2, 3, 4), keepdim=True)))))
-        frames = x.mean((3, 4))  # (N, C, T)
-        counts = torch.arange(1, frames.shape[2] + 1, device=x.device)
-        vectors = torch.cat([frames.cumsum(2) / counts, frames], 1).unsqueeze(3)
-        return x * self.gate(second(self.act(first(vectors)))).unsqueeze(4)
-
-
-class Bottleneck(nn.Module):
-    """A block; `alpha` multiplies what it adds."""
-
-    def __init__(
-        self, c_in: int, c_out: int, size: tuple[int, int, int], stride: int, stream: bool,
-        act: Callable, gate: Callable, conv_type: str,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        expanded, a, b = size
-        self.stride = stride
-        one, step = ((1, 1), (1, 1)) if conv_type == "2plus1d" else ((1, 1, 1), (1, 1, 1))
-        self.expand = Conv(c_in, expanded, one, step, act=act)
-        if conv_type == "2plus1d":
-            deep = Conv(expanded, expanded, (b, b), (stride, stride), expanded, act)
-            if a > 1:
-                second = Conv(expanded, expanded, (a, 1), (1, 1), expanded, act, stream)
-                deep = _Both(deep, second)
-        else:
-            deep = Conv(expanded, expanded, (a, b, b), (1, stride, stride), expanded, act, stream)
-        self.deep = deep
-        hidden = int((0.5 if stream else 0.25) * expanded + 4) // 8 * 8
-        self.se = SqueezeExcite(expanded, max(8, hidden), stream, act, gate)
-        self.project = Conv(expanded, c_out, one, step)
-        self.alpha = nn.Parameter(torch.tensor(0.0))
-        self.res = None
-        if stride > 1 or c_in != c_out:
-            pool = [_Pool()] if stride > 1 else []
-            self.res = nn.Sequential(*pool, Conv(c_in, c_out, one, step))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, T, H, W) -> (N, C', T, h, w)"""
-        added = self.project(self.se(self.deep(self.expand(x)))) * self.alpha
-        return added + (self.res(x) if self.res else x)
-
-
-class _Both(nn.Module):
-    """A convolution over space, then one over time, under the names of one."""
-
-    def __init__(self, first: Conv, second: Conv) -> None:
-        super().__init__()
-        self.parts = [first, second]
-        self.conv_1, self.conv_2 = first.conv_1, second.conv_1
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.parts[1](self.parts[0](x))
-
-
-class _Pool(nn.Module):
-    """The mean of 3x3 pixels, of every other one, without those that are padding."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        n, c, t, h, w = x.shape
-        pads = []
-        for size in (h, w):
-            total = max((-(-size // 2) - 1) * 2 + 3 - size, 0)
-            pads = [total // 2, total - total // 2, *pads]
-        ones = nn.functional.pad(torch.ones_like(x[:1, :1, 0]), pads)
-        x = nn.functional.pad(x.reshape(n, c * t, h, w), pads)
-        x = nn.functional.avg_pool2d(x, 3, 2) / nn.functional.avg_pool2d(ones, 3, 2)
-        return x.reshape(n, c, t, *x.shape[2:])
-
-
-class MoViNet(nn.Module):
-    """MoViNet-A0, or with another table; `stream`: the causal network."""
-
-    STAGES = (
-        "8: 24@15 / 32: 80@33x3 / 56: 184@53 112@33 184@33 / 56: 184@53 184@33x3 / "
-        "104: 384@53 280@15x2 344@15"
-    )
-
-    def __init__(
-        self, num_classes: int, stream: bool = False, stem: int = 8, stages: str = STAGES,
-        head: int = 480, dense: int = 2048, conv_type: str = "", slope: float = 1 / 6,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        conv_type = conv_type or ("2plus1d" if stream else "3d")
-        act = nn.functional.hardswish if stream else nn.functional.silu
-        gate = (lambda x: (slope * x + 0.5).clamp(0, 1)) if stream else torch.sigmoid
-        flat = conv_type == "2plus1d"
-        one, step = ((1, 1), (1, 1)) if flat else ((1, 1, 1), (1, 1, 1))
-        kernel, stride = ((3, 3), (2, 2)) if flat else ((1, 3, 3), (1, 2, 2))
-        self.conv1 = Conv(3, stem, kernel, stride, act=act)
-        blocks, c_in = {}, stem
-        for i, stage in enumerate(stages.split("/")):
-            c_out, sizes = stage.split(":")
-            layers = []
-            for expanded, a, b, count in re.findall(r"(\d+)@(\d)(\d)(?:x(\d+))?", sizes):
-                layers += [(int(expanded), int(a), int(b))] * int(count or 1)
-            for j, size in enumerate(layers):
-                stride = 1 if j or i == 3 else 2
-                blocks[f"b{i}_l{j}"] = Bottleneck(
-                    c_in, int(c_out), size, stride, stream, act, gate, conv_type
-                )
-                c_in = int(c_out)
-        self.blocks = nn.ModuleDict(blocks)
-        self.conv7 = Conv(c_in, head, one, step, act=act)
-
-        def linear(c_in: int, c_out: int) -> nn.Module:
-            conv = (nn.Conv2d if flat else nn.Conv3d)(c_in, c_out, 1)
-            return nn.ModuleDict({"conv_1": nn.ModuleDict({"conv2d" if flat else "conv3d": conv})})
-
-        self.classifier = nn.ModuleDict({"0": linear(head, dense), "3": linear(dense, num_classes)})
-
-    def forward(self, clip: torch.Tensor) -> torch.Tensor:
-        """(N, 3, T, H, W) -> (N, K)"""
-        maps = self.conv1(clip)
-        for block in self.blocks.values():
-            maps = block(maps)
-        x = self.conv7(maps).mean((2, 3, 4))
-        for layer, act in zip(self.classifier.values(), (nn.functional.silu, None), strict=True):
-            conv = next(iter(layer["conv_1"].values()))
-            x = nn.functional.linear(x, conv.weight.flatten(1), conv.bias)
-            x = act(x) if act else x
-        return x
-
-
 def create(name: str, num_classes: int, arguments: dict) -> nn.Module:
-    """A network with fresh weights; ValueError where there is none of this name."""
+    """A network with fresh weights; ValueError where there is none of this name.
+
+    Raises TypeError for an argument that it does not have here.
+    """
     networks = {
+        **{f"tsn_r{depth}": partial(TSN, depth) for depth in (18, 34, 50, 101, 152)},
+        "eco_lite": partial(ECO, False, dropout_3d=0.6),
+        "eco_full": partial(ECO, True),
+        "timesformer_base": TimeSformer,
+        "timesformer_hr": partial(TimeSformer, num_frames=16, image_size=448),
+        "timesformer_large": partial(TimeSformer, num_frames=96),
         "cnn_lstm": CNNLSTM,
+        "lrcn_vgg16": partial(LRCN, 0),
+        **{f"lrcn_r{depth}": partial(LRCN, depth) for depth in (18, 34, 50)},
         "movinet_a0": MoViNet,
-        "movinet_a0_stream": functools.partial(MoViNet, stream=True),
+        "movinet_a0_stream": partial(MoViNet, stream=True),
         "convlstm": lambda _, **arguments: ConvLSTM(**arguments),
     }
     if name not in networks:
@@ -307,22 +337,6 @@ def infer(model: nn.Module, clips: NDArray) -> Callable[[], None]:
             model(torch.from_numpy(clips)).numpy()
 
     return run
-
-
-def import_torchvision() -> ModuleType:
-    """torchvision, also a build for CUDA beside a PyTorch for CPU.
-
-    Of its operators two are missing then, which no image network uses.
-    """
-    try:
-        import torchvision
-    except RuntimeError:
-        operators = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import_torchvision.operators = operators  # they live as long as it does
-        import torchvision
-    return torchvision
 
 
 def extractor(name: str, mean: tuple, std: tuple) -> Callable[[NDArray[np.uint8]], NDArray]:

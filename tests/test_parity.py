@@ -21,7 +21,7 @@ from paddlevid.convert.conversion import convert
 from paddlevid.data.augment import IMAGENET_POLICY, OPERATIONS, read_policy
 from paddlevid.layers.trunks import create_trunk
 from paddlevid.models import create_model
-from paddlevid.weights import read_weights
+from paddlevid.weights import Weights, read_weights
 
 torch = pytest.importorskip("torch", reason="make parity installs it")
 from paddlevid.bench import torch_networks  # noqa: E402  needs torch
@@ -54,11 +54,59 @@ def randomize(model: torch.nn.Module, spread: float = 1.0) -> torch.nn.Module:
     return model.eval()
 
 
-def through_a_file(theirs: torch.nn.Module, ours: nn.Layer, folder: Path) -> None:
-    """Give our network their weights."""
+# What the tensors of torch_networks are called in the files that are published.
+Rules = tuple[tuple[str, str], ...]
+TORCHVISION: Rules = ((r"^trunk\.", ""),)
+HUGGING_FACE: Rules = ((r"^model\.", ""),)
+ECO_PYTORCH: Rules = (
+    (r"^conv1\.", "conv1_7x7_s2."),
+    (r"^conv2_reduce\.", "conv2_3x3_reduce."),
+    (r"^conv2\.", "conv2_3x3."),
+    (r"^double_3c\.", "inception_3c.double_branch."),
+    (r"\.single_branch\.0\.", "_3x3_reduce."),
+    (r"\.single_branch\.1\.", "_3x3."),
+    (r"\.double_branch\.0\.", "_double_3x3_reduce."),
+    (r"\.double_branch\.([12])\.", r"_double_3x3_\1."),
+    (r"\.double_end\.", "_double_3x3_2."),
+    (r"\.conv_1x1\.", "_1x1."),
+    (r"\.pool_proj\.", "_pool_proj."),
+    (r"^resnet\.res3a\.", "res3a_2."),
+    (r"^resnet\.(res\w+)\.conv(\d)\.", r"\1_\2."),
+    (r"^resnet\.(res\w+)\.bn1\.", r"\1_1.bn."),
+    (r"^resnet\.(res\w+)\.down\.", r"\1_down."),
+    (r"^resnet\.", ""),
+    (r"\.bn\.", "_bn."),
+    (r"\.conv\.", "."),
+    (r"^fc\.", "fc_final."),
+)
+# There is no such file of an LRCN: these are ours.
+GRU: Rules = (
+    (r"^recurrent\.(\w+)_l(\d)_reverse$", r"recurrent.backward_layers.\2.\1"),
+    (r"^recurrent\.(\w+)_l(\d)$", r"recurrent.layers.\2.\1"),
+    (r"\.bias_ih$", ".bias"),
+)
+LSTM: Rules = (*GRU, (r"\.bias_hh$", ".bias"))
+
+
+def converted(
+    tensors: dict[str, torch.Tensor], ours: nn.Layer, folder: Path, rules: Rules = ()
+) -> Weights:
+    """Their tensors under our names, by way of a file; those that the rules give one name added."""
+    named: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        named[name] = tensor + named.get(name, 0)
     path = folder / "theirs.pth"
-    torch.save({"state_dict": theirs.state_dict(), "epoch": 1}, path)
-    weights = convert(ours, read_weights(path)).weights
+    torch.save({"state_dict": named, "epoch": 1}, path)
+    return convert(ours, read_weights(path)).weights
+
+
+def through_a_file(
+    theirs: torch.nn.Module, ours: nn.Layer, folder: Path, rules: Rules = ()
+) -> None:
+    """Give our network their weights."""
+    weights = converted(theirs.state_dict(), ours, folder, rules)
     for name, tensor in ours.state_dict().items():
         tensor.set_value(weights[name].astype(str(tensor.numpy().dtype)))
     ours.eval()
@@ -104,18 +152,52 @@ def clips(*shape: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("depth", "dtype"), [(18, "float32"), (50, "float32"), (101, "float64"), (152, "float64")]
 )
-def test_tsn_equals_torchvisions_resnet_averaged_over_frames(depth, dtype, tmp_path):
-    theirs = randomize(getattr(torchvision.models, f"resnet{depth}")(num_classes=51))
-    ours = in_precision(dtype, lambda: create_model(f"tsn_r{depth}", num_classes=51))
-    through_a_file(theirs, ours, tmp_path)
+def test_tsn_equals_one_on_torchvisions_resnet(depth, dtype, tmp_path):
+    name = f"tsn_r{depth}"
+    theirs = randomize(torch_networks.create(name, 51, {}))
+    ours = in_precision(dtype, lambda: create_model(name, num_classes=51))
+    through_a_file(theirs, ours, tmp_path, TORCHVISION)
     theirs = theirs.double() if dtype == "float64" else theirs
-
-    def consensus(clip: torch.Tensor) -> torch.Tensor:
-        return torch.stack([theirs(frame) for frame in clip.unbind(2)]).mean(dim=0)
-
-    first = (theirs.conv1.weight, ours.trunk.conv1.weight)
+    first = (theirs.trunk.conv1.weight, ours.trunk.conv1.weight)
     error = 1e-4 if dtype == "float32" else 1e-10
-    compare(consensus, ours, first, clips(2, 3, 3, 96, 64).astype(dtype), error)
+    compare(theirs, ours, first, clips(2, 3, 3, 96, 64).astype(dtype), error)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["eco_full", "eco_lite"])
+@pytest.mark.parametrize("size", [(64, 64), (75, 90)])
+def test_eco_equals_one_that_is_written_in_pytorch(name, size, dtype, tmp_path):
+    theirs = randomize(torch_networks.create(name, 51, {"width": 16}))
+    ours = in_precision(dtype, lambda: create_model(name, num_classes=51, width=16))
+    through_a_file(theirs, ours, tmp_path, ECO_PYTORCH)
+    theirs = theirs.double() if dtype == "float64" else theirs
+    early = (theirs.conv2_reduce.conv.weight, ours.conv2_reduce.conv.weight)
+    clip = clips(2, 3, 4, *size).astype(dtype)
+    error = 1e-4 if dtype == "float32" else 1e-8  # Paddle divides by 9 in single precision
+    compare(lambda clip: theirs(clip.flip(1)), ours, early, clip, error)  # it takes BGR
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("lrcn_vgg16", {"grid": 1, "relu": True}),
+        ("lrcn_r18", {"width": 16, "grid": 2}),
+        ("lrcn_r18", {"width": 8, "cell": "lstm", "num_layers": 2, "bidirectional": True}),
+        ("lrcn_r34", {"width": 8, "cell": "rnn", "average": True}),
+    ],
+)
+def test_lrcn_equals_one_that_is_written_in_pytorch(name, arguments, dtype, tmp_path):
+    arguments = {"reduced": 24, "hidden": 16, "trained_blocks": 5, **arguments}
+    theirs = randomize(torch_networks.create(name, 51, arguments))
+    ours = in_precision(dtype, lambda: create_model(name, num_classes=51, **arguments))
+    through_a_file(theirs, ours, tmp_path, LSTM if "cell" in arguments else GRU)
+    theirs = theirs.double() if dtype == "float64" else theirs
+    is_vgg = name == "lrcn_vgg16"
+    firsts = (net.trunk.features[0] if is_vgg else net.trunk.conv1 for net in (theirs, ours))
+    first = tuple(layer.weight for layer in firsts)
+    error = 1e-4 if dtype == "float32" else 1e-6  # sums of biases and averages are single
+    compare(theirs, ours, first, clips(2, 3, 4, 64, 72).astype(dtype), error)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -142,41 +224,17 @@ def test_inception_v3_equals_torchvisions(tmp_path):
     compare(theirs, features, first, clips(2, 3, 107, 139))
 
 
-ATTENTIONS = {"divided": "divided_space_time", "joint": "joint_space_time", "space": "space_only"}
-SIZES = {
-    "image_size": 32, "patch_size": 8, "num_frames": 4, "hidden_size": 24, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "intermediate_size": 60,
-}  # fmt: skip
-OURS = {
+SMALL = {
     "image_size": 32, "patch_size": 8, "num_frames": 4, "dim": 24, "depth": 3, "num_heads": 4,
     "mlp_ratio": 2.5,
 }  # fmt: skip
 
 
-def hugging_faces(attention: str, **sizes: int) -> torch.nn.Module:
-    config = transformers.TimesformerConfig(
-        **sizes, attention_type=ATTENTIONS[attention], num_labels=51
-    )
-    return randomize(transformers.TimesformerForVideoClassification(config), spread=2.0)
-
-
-def their_logits(theirs: torch.nn.Module, attention: str) -> Callable:
-    def logits(clip: torch.Tensor) -> torch.Tensor:
-        n, _, t, _, width = clip.shape
-        theirs.config.num_frames = t  # their blocks read it to tell frames apart
-        theirs.config.image_size = width
-        output = theirs.timesformer(clip.transpose(1, 2), output_hidden_states=True)
-        features = output.last_hidden_state[:, 0]
-        if attention == "space":  # theirs forgets to average the frames
-            tokens = output.hidden_states[-1][:, 0]
-            features = theirs.timesformer.layernorm(tokens.reshape(n, t, -1).mean(dim=1))
-        return theirs.classifier(features)
-
-    return logits
+ATTENTIONS = torch_networks.TimeSformer.ATTENTIONS
 
 
 def first_layers(theirs: torch.nn.Module, ours: nn.Layer) -> tuple:
-    embedding = theirs.timesformer.embeddings.patch_embeddings
+    embedding = theirs.model.timesformer.embeddings.patch_embeddings
     return embedding.projection.weight, ours.patch_embed.proj.weight
 
 
@@ -188,34 +246,39 @@ def first_layers(theirs: torch.nn.Module, ours: nn.Layer) -> tuple:
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_timesformer_equals_hugging_faces(attention, shape, dtype, tmp_path):
-    theirs = hugging_faces(attention, **SIZES)
-    arguments = {"num_classes": 51, "attention": attention, **OURS}
-    ours = in_precision(dtype, lambda: create_model("timesformer_base", **arguments))
-    through_a_file(theirs, ours, tmp_path)
+    arguments = {"attention": attention, **SMALL}
+    theirs = randomize(torch_networks.create("timesformer_base", 51, arguments), spread=2.0)
+    ours = in_precision(
+        dtype, lambda: create_model("timesformer_base", num_classes=51, **arguments)
+    )
+    through_a_file(theirs, ours, tmp_path, HUGGING_FACE)
     theirs = theirs.double() if dtype == "float64" else theirs
-    compare(
-        their_logits(theirs, attention), ours, first_layers(theirs, ours),
-        clips(*shape).astype(dtype), error=1e-4 if dtype == "float32" else 1e-10,
-    )  # fmt: skip
+    error = 1e-4 if dtype == "float32" else 1e-10
+    compare(theirs, ours, first_layers(theirs, ours), clips(*shape).astype(dtype), error)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_timesformer_of_full_size_equals_hugging_faces(attention, tmp_path):
-    theirs = hugging_faces(attention)
-    ours = create_model("timesformer_base", num_classes=51, attention=attention)
-    through_a_file(theirs, ours, tmp_path)
-    first = first_layers(theirs, ours)
-    compare(their_logits(theirs, attention), ours, first, clips(1, 3, 8, 224, 224))
+    arguments = {"attention": attention}
+    theirs = randomize(torch_networks.create("timesformer_base", 51, arguments), spread=2.0)
+    ours = create_model("timesformer_base", num_classes=51, **arguments)
+    through_a_file(theirs, ours, tmp_path, HUGGING_FACE)
+    compare(theirs, ours, first_layers(theirs, ours), clips(1, 3, 8, 224, 224))
 
 
-@pytest.mark.parametrize("attention", ["divided", "joint", "space"])
+VIT = {
+    "image_size": 32, "patch_size": 8, "hidden_size": 24, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "intermediate_size": 60,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
 def test_a_timesformer_that_starts_from_an_image_network_sees_a_still_as_that_does(
     attention, tmp_path
 ):
-    sizes = {name: size for name, size in SIZES.items() if name != "num_frames"}
-    config = transformers.ViTConfig(**sizes, num_labels=51, layer_norm_eps=1e-6)
+    config = transformers.ViTConfig(**VIT, num_labels=51, layer_norm_eps=1e-6)
     theirs = randomize(transformers.ViTForImageClassification(config), spread=2.0)
-    ours = create_model("timesformer_base", num_classes=51, attention=attention, **OURS)
+    ours = create_model("timesformer_base", num_classes=51, attention=attention, **SMALL)
     through_a_file(theirs, ours, tmp_path)
     # In joint attention several equal frames would count more than the class token.
     still = np.repeat(clips(2, 3, 1, 32, 32), 1 if attention == "joint" else 4, axis=2)
@@ -228,8 +291,7 @@ def test_a_timesformer_that_starts_from_an_image_network_sees_a_still_as_that_do
 
 @pytest.mark.parametrize("style", ["saved", "in memory"])
 def test_transformers_own_files_of_a_vit_are_read(style, tmp_path):
-    sizes = {name: size for name, size in SIZES.items() if name != "num_frames"}
-    config = transformers.ViTConfig(**sizes, num_labels=51)
+    config = transformers.ViTConfig(**VIT, num_labels=51)
     theirs = randomize(transformers.ViTForImageClassification(config))
     if style == "saved":  # under the names that they have had since 2020
         theirs.save_pretrained(tmp_path)
@@ -237,7 +299,7 @@ def test_transformers_own_files_of_a_vit_are_read(style, tmp_path):
     else:
         path = tmp_path / "theirs.pt"
         torch.save(theirs.state_dict(), path)
-    ours = create_model("timesformer_base", num_classes=51, **OURS)
+    ours = create_model("timesformer_base", num_classes=51, **SMALL)
     weights = convert(ours, read_weights(path)).weights
     attention = theirs.vit.layers[1].attention
     layers = (attention.q_proj, attention.k_proj, attention.v_proj)
@@ -250,14 +312,54 @@ def test_transformers_own_files_of_a_vit_are_read(style, tmp_path):
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("conv_type", ["3d", "2plus1d"])
 def test_movinet_equals_one_that_is_written_in_pytorch(stream, conv_type, tmp_path):
-    theirs = randomize(torch_networks.MoViNet(7, stream, conv_type=conv_type))
+    name = "movinet_a0_stream" if stream else "movinet_a0"
+    theirs = randomize(torch_networks.create(name, 7, {"conv_type": conv_type}))
     if (stream, conv_type) in ((False, "3d"), (True, "2plus1d")):
         assert len(theirs.state_dict()) == (451 if stream else 385)  # as the port's files
-    name = "movinet_a0_stream" if stream else "movinet_a0"
     ours = create_model(name, num_classes=7, conv_type=conv_type)
     through_a_file(theirs, ours, tmp_path)
     first = (next(theirs.conv1.parameters()), ours.stem.conv.weight)
     compare(theirs, ours, first, clips(2, 3, 6, 51, 64))
+
+
+RECURRENT = {"reduced": 10, "hidden": 6}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "rules"),
+    [
+        ("tsn_r18", {"width": 8, "dropout": 0.0}, TORCHVISION),
+        ("tsn_r18", {"width": 8, "dropout": 0.0, "partial_bn": True}, TORCHVISION),
+        ("eco_full", {"width": 8, "dropout_2d": 0.0, "dropout_3d": 0.0}, ECO_PYTORCH),
+        ("eco_lite", {"width": 8, "dropout_3d": 0.0}, ECO_PYTORCH),
+        ("lrcn_vgg16", {"grid": 2, "dropout": 0.0, **RECURRENT}, GRU),
+        ("lrcn_r50", {"grid": 1, "trained_blocks": 2, "dropout": 0.0, **RECURRENT}, GRU),
+        ("timesformer_base", {**SMALL, "drop_path": 0.0}, HUGGING_FACE),
+    ],
+)
+def test_a_training_step_has_pytorchs_loss_and_gradients(name, arguments, rules, tmp_path):
+    theirs = randomize(torch_networks.create(name, 5, arguments))
+    if name.startswith("lrcn"):
+        arguments = {**arguments, "recurrent_dropout": 0.0}
+    ours = in_precision("float64", lambda: create_model(name, num_classes=5, **arguments))
+    through_a_file(theirs, ours, tmp_path, rules)
+    theirs.double().train()
+    ours.train()
+    clip, labels = clips(3, 3, 4, 64, 64).astype("float64"), np.array([4, 0, 2])
+    their_clip = torch.from_numpy(clip[:, ::-1].copy() if rules is ECO_PYTORCH else clip)
+    their_loss = torch.nn.functional.cross_entropy(theirs(their_clip), torch.from_numpy(labels))
+    loss = nn.functional.cross_entropy(ours(paddle.to_tensor(clip)), paddle.to_tensor(labels))
+    assert float(loss) == pytest.approx(their_loss.item(), rel=1e-9)
+    their_loss.backward()
+    loss.backward()
+    gradients = {n: p.grad for n, p in theirs.named_parameters() if p.requires_grad}
+    expected = converted({**theirs.state_dict(), **gradients}, ours, tmp_path, rules)
+    trained = {n: p for n, p in ours.named_parameters() if not p.stop_gradient}
+    assert sum(p.size for p in trained.values()) == sum(g.numel() for g in gradients.values())
+    largest = max(abs(expected[n]).max() for n in trained)
+    for n, parameter in trained.items():
+        error = 1e-6 * abs(expected[n]).max() + 1e-9 * largest  # of some the gradient is 0
+        np.testing.assert_allclose(parameter.grad.numpy(), expected[n], rtol=0, atol=error)
 
 
 BENCHED = [
@@ -266,6 +368,12 @@ BENCHED = [
     ["train", "--model", "cnn_lstm", "--frames", "3"],
     ["infer", "--model", "cnn_lstm", "--frames", "3"],
     ["extract", "--model", "resnet18", "--size", "32"],
+    ["train", "--model", "tsn_r18", "--size", "32", "--arguments", '{"width": 8}'],
+    ["infer", "--model", "eco_full", "--size", "32", "--arguments", '{"width": 8}'],
+    ["train", "--model", "eco_lite", "--size", "32", "--arguments", '{"width": 8}'],
+    ["train", "--model", "timesformer_base", "--size", "32", "--arguments", json.dumps(SMALL)],
+    ["train", "--model", "lrcn_r18", "--size", "32", "--arguments", '{"width": 8, "grid": 1}'],
+    ["infer", "--model", "convlstm", "--frames", "2", "--size", "16"],
 ]
 
 
@@ -277,6 +385,20 @@ def test_the_bench_measures_theirs_too(words):
     )
     result = json.loads(done.stdout)
     assert result["torch"] == torch.__version__ and "paddle" not in result
+
+
+def test_what_pytorch_has_not_is_said(monkeypatch):
+    with pytest.raises(ValueError, match="no tsn_r19 to compare with in PyTorch: there are tsn_r1"):
+        torch_networks.create("tsn_r19", 5, {})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'k1'"):
+        torch_networks.create("lrcn_r18", 5, {"k1": 2})
+    with pytest.raises(TypeError, match="multiple values for argument 'depth'"):
+        torch_networks.create("tsn_r18", 5, {"depth": 34})
+    with pytest.raises(ValueError, match="cell = 'lru': needs one of gru, lstm, rnn"):
+        torch_networks.create("lrcn_r18", 5, {"cell": "lru"})
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match="that of the package transformers: import of"):
+        torch_networks.create("timesformer_base", 5, {})
 
 
 def test_auto_augment_is_torchvisions():
@@ -313,10 +435,7 @@ def test_auto_augment_is_torchvisions():
 
 
 def test_convlstm_equals_the_books_in_pytorch(tmp_path):
-    theirs = torch_networks.ConvLSTM()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.mul_(6)
+    theirs = randomize(torch_networks.create("convlstm", 0, {}), spread=4.0)
     ours = create_model("convlstm")
     through_a_file(theirs, ours, tmp_path)
     first = (theirs.encoder_1_convlstm.conv.weight, ours.encoder[0].conv.weight)
@@ -374,9 +493,7 @@ class OpenSTLConvLSTM(torch.nn.Module):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_convlstm_takes_the_weights_of_openstl(channels, tmp_path):
     theirs = OpenSTLConvLSTM(channels, patch=2, hidden=8, depth=3, kernel=5)
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.mul_(3)
+    randomize(theirs, spread=2.0)
     ours = create_model(
         "convlstm", channels=channels, patch_size=2, hidden=8, num_layers=3, kernel_size=5,
         head_kernel=1, output="none", feedback="frame", transfer_state=True,

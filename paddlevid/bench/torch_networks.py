@@ -133,8 +133,10 @@ class LRCN(nn.Module):
         self.act = nn.ReLU() if relu else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.input_dropout = nn.Dropout1d(dropout)
-        kind = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}[cell]
-        self.recurrent = kind(
+        kinds = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
+        if cell not in kinds:
+            raise ValueError(f"cell = {cell!r}: needs one of {', '.join(kinds)}")
+        self.recurrent = kinds[cell](
             reduced, hidden, num_layers, batch_first=True, bidirectional=bidirectional,
             dropout=dropout if num_layers > 1 else 0.0,
         )  # fmt: skip
@@ -196,8 +198,8 @@ class TimeSformer(nn.Module):
         config = TimesformerConfig(
             num_frames=num_frames, image_size=image_size, patch_size=patch_size, hidden_size=dim,
             num_hidden_layers=depth, num_attention_heads=num_heads,
-            intermediate_size=int(dim * mlp_ratio), attention_type=self.ATTENTIONS[attention],
-            drop_path_rate=1, initializer_range=init_std, num_labels=num_classes,
+            intermediate_size=int(dim * mlp_ratio), drop_path_rate=1, num_labels=num_classes,
+            attention_type=self.ATTENTIONS.get(attention, attention), initializer_range=init_std,
         )  # fmt: skip
         self.model = TimesformerForVideoClassification(config)
         rates = torch.linspace(0, drop_path, depth).tolist()  # the configuration takes 0 and 1 only

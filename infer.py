@@ -113,6 +113,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "figures of --split (default: beside the weights)",
     )  # fmt: skip
     parser.add_argument("--device", metavar="cpu|gpu|gpu:0", help="where to compute")
+    parser.add_argument(
+        "--engine", choices=("auto", "eager", "program"), default="auto",
+        help="program: export the network and let paddle.inference run it, with the same scores; "
+        "auto (default): so on a CPU",
+    )  # fmt: skip
+    parser.add_argument("--half", action="store_true", help="a program on a GPU: half precision")
+    parser.add_argument(
+        "--tensorrt", action="store_true", help="a program on a GPU: with TensorRT where it can"
+    )
     args = parser.parse_args(argv)
     if args.stream:
         if not args.inputs or args.split or args.curve or args.trunk:
@@ -161,23 +170,36 @@ def infer(args: argparse.Namespace) -> int:
     classes = build.read_classes(config, args.weights)
     model, _ = build.build_model(config, fresh=True)
     build.load_all_weights(model, args.weights)
+    identity = build.identify(config, args.weights)
     if config.model.task == "predict":
-        return predict_frames(args, config, model)
+        return predict_frames(args, config, to_predictor(args, model, identity))
     if args.steps or args.save_dir:
         raise ConfigError("--steps and --save_dir are for networks that predict frames: convlstm")
     if args.split:
-        return evaluate(args, config, model, classes)
+        return evaluate(args, config, to_predictor(args, model, identity), classes)
     if args.stream:
-        return stream(args, config, model, classes)
-    return predict(args, config, model, classes)
+        return stream(args, config, model, classes, identity)
+    return predict(args, config, model, classes, identity)
 
 
-def evaluate(args: argparse.Namespace, config: Config, model: object, classes: list[str]) -> int:
+def to_predictor(args: argparse.Namespace, model: object, identity: str) -> "Predictor":  # noqa: F821
+    """The network with the engine that the command line asks for."""
+    from paddlevid.predictor import Predictor
+
+    return Predictor(model, args.engine, identity, half=args.half, tensorrt=args.tensorrt)
+
+
+def evaluate(
+    args: argparse.Namespace,
+    config: Config,
+    predictor: "Predictor",  # noqa: F821
+    classes: list[str],
+) -> int:
     """Score a list and write the figures beside the weights."""
     from paddlevid import build, plots, trainer
 
     with build.build_test_loader(config, args.split) as loader:
-        evaluation = trainer.evaluate(model, loader, build.build_task(config, classes))
+        evaluation = trainer.evaluate(predictor, loader, build.build_task(config, classes))
         bad = list(loader.bad.values())
     summary, table = evaluation.summary(), evaluation.class_table(classes)
     folder, ending = args.weights.parent, "" if args.split == "test" else f"_{args.split}"
@@ -208,7 +230,9 @@ def evaluate(args: argparse.Namespace, config: Config, model: object, classes: l
     return 1 if bad else 0
 
 
-def predict(args: argparse.Namespace, config: Config, model: object, classes: list[str]) -> int:
+def predict(
+    args: argparse.Namespace, config: Config, model: object, classes: list[str], identity: str
+) -> int:
     """Print, and write if asked, the most probable classes of each input."""
     from paddlevid import build, predictor
 
@@ -216,7 +240,7 @@ def predict(args: argparse.Namespace, config: Config, model: object, classes: li
     if not args.inputs and not reader.filelist:
         raise ConfigError("nothing to predict: give INPUT, or set INFER.filelist")
     samples, unusable = predictor.find_clips(args.inputs or [Path(reader.filelist)])
-    model = add_trunk(args, config, model, samples)
+    model, trunk = add_trunk(args, config, model, samples)
     if config.model.format != "features" and any(s.path.suffix == ".npy" for s in samples):
         raise ConfigError(f"{config.model.create_name} takes videos, not .npy features")
     if args.curve and (reader.crops > 1 or reader.num_clips > 1):
@@ -228,7 +252,8 @@ def predict(args: argparse.Namespace, config: Config, model: object, classes: li
     with contextlib.ExitStack() as opened:
         loader = opened.enter_context(build.build_reader(config, reader, samples, labelled=False))
         write = opened.enter_context(open_output(args.output, k)) if args.output else None
-        predicted = predictor.predict(model, loader, of_frames=args.curve is not None)
+        network = to_predictor(args, model, f"{identity} {trunk}")
+        predicted = predictor.predict(network, loader, of_frames=args.curve is not None)
         results: Iterator[predictor.Prediction] = chain(unusable, predicted)
         for result in tqdm(
             results, "predicting", len(samples) + len(unusable), leave=False, disable=None
@@ -250,7 +275,11 @@ def predict(args: argparse.Namespace, config: Config, model: object, classes: li
     return 1 if num_bad else 0
 
 
-def predict_frames(args: argparse.Namespace, config: Config, model: object) -> int:
+def predict_frames(
+    args: argparse.Namespace,
+    config: Config,
+    predictor: "Predictor",  # noqa: F821
+) -> int:
     """The frames behind the end of videos, or the errors on a list: -> exit code."""
     for flag in ("stream", "curve", "trunk", "output", "num_clips", "crops"):
         if getattr(args, flag):
@@ -263,20 +292,18 @@ def predict_frames(args: argparse.Namespace, config: Config, model: object) -> i
         raise ConfigError(f"--save_dir {folder} is a file: it needs a folder")
     folder.mkdir(parents=True, exist_ok=True)
     if args.split:
-        return evaluate_frames(args, config, model, folder)
-    import paddle
-
-    from paddlevid import build, plots, predictor
+        return evaluate_frames(args, config, predictor, folder)
+    from paddlevid import build, plots
     from paddlevid.data.encode import write_mp4
+    from paddlevid.predictor import find_clips
 
-    samples, unusable = predictor.find_clips(args.inputs)
+    samples, unusable = find_clips(args.inputs)
     problems = [prediction.problem for prediction in unusable]
     steps = config.model.num_future
-    model.eval()
-    with build.build_past_loader(config, samples) as loader, paddle.no_grad():
+    with build.build_past_loader(config, samples) as loader:
         for batch in tqdm(loader.batches(), "predicting", len(loader), leave=False, disable=None):
             index, past = int(batch.indices[0]), batch.clips
-            frames = model(paddle.to_tensor(past), steps).astype("float32").numpy()[0]
+            frames = predictor(past, num_future=steps)[0][0]
             path = samples[index].path
             stem = folder / f"{index + 1:03d}_{readable(path.stem)}"
             np.save(f"{stem}.npy", frames.transpose(1, 2, 3, 0))
@@ -292,14 +319,19 @@ def predict_frames(args: argparse.Namespace, config: Config, model: object) -> i
     return 1 if problems else 0
 
 
-def evaluate_frames(args: argparse.Namespace, config: Config, model: object, folder: Path) -> int:
+def evaluate_frames(
+    args: argparse.Namespace,
+    config: Config,
+    predictor: "Predictor",  # noqa: F821
+    folder: Path,
+) -> int:
     """Errors of a list's predicted frames, for each step and beside what is simple to beat."""
     from paddlevid import build, plots, trainer
 
     task = build.build_task(config, [])
     task.with_baselines = True
     with build.build_test_loader(config, args.split) as loader:
-        evaluation = trainer.evaluate(model, loader, task)
+        evaluation = trainer.evaluate(predictor, loader, task)
         bad = list(loader.bad.values())
         first = next(loader.batches())
     ending = "" if args.split == "test" else f"_{args.split}"
@@ -316,7 +348,7 @@ def evaluate_frames(args: argparse.Namespace, config: Config, model: object, fol
     ]
     write_whole(folder / f"per_step{ending}.csv", as_csv([["predictor", "step", *measures], *rows]))
     plots.save(plots.steps_figure(table), folder / f"per_step{ending}.png")
-    strips = task.draw_strips(model, first)
+    strips = task.draw_strips(predictor, first)
     plots.save_image(strips, folder / f"predictions{ending}.png")
 
     print(f"{'':14}  MSE a frame  MSE a pixel  MAE a frame  PSNR, dB    SSIM")
@@ -337,10 +369,10 @@ def evaluate_frames(args: argparse.Namespace, config: Config, model: object, fol
     return 1 if bad else 0
 
 
-def stream(args: argparse.Namespace, config: Config, model: object, classes: list[str]) -> int:
+def stream(
+    args: argparse.Namespace, config: Config, model: object, classes: list[str], identity: str
+) -> int:
     """Predict videos, cameras or addresses while they run: -> exit code, 1 when one broke off."""
-    import paddle
-
     from paddlevid import build
     from paddlevid.data.live import LiveSource
     from paddlevid.models import MoViNetStream
@@ -355,9 +387,8 @@ def stream(args: argparse.Namespace, config: Config, model: object, classes: lis
     for address in args.inputs:
         if not (address.isdecimal() or "://" in address or Path(address).is_file()):
             raise ConfigError(f"--stream {address}: there is no such file, and it is no address")
-    device = str(paddle.device.get_device()).partition(":")[0]
     streams = build.build_streams(
-        config, model, len(args.inputs), args.every, args.memory or 0, device
+        config, model, len(args.inputs), args.every, args.memory or 0, args.engine, identity
     )
     k = min(args.top_k, len(classes))
     stride = args.stride or config.model.interval
@@ -426,11 +457,16 @@ def run_streams(
             source.problem = f"only {counts[i]} frames were looked at, too few to say anything"
 
 
-def add_trunk(args: argparse.Namespace, config: Config, model: object, samples: list) -> object:
-    """With a trunk before it, a network for features that is to see videos; else as it is."""
+def add_trunk(
+    args: argparse.Namespace, config: Config, model: object, samples: list
+) -> tuple[object, str]:
+    """With a trunk before it, a network for features that is to see videos; else as it is.
+
+    -> the network, and what the trunk and its weights are
+    """
     is_npy = [sample.path.suffix == ".npy" for sample in samples]
     if config.model.format != "features" or all(is_npy):
-        return model
+        return model, ""
     if any(is_npy):
         raise ConfigError("give either videos or .npy features, not both")
     from paddlevid.features import WithTrunk, load_trunk
@@ -453,7 +489,7 @@ def add_trunk(args: argparse.Namespace, config: Config, model: object, samples: 
             f"trained on, of {config.model.trunk} (SHA-256 {config.model.trunk_weights[:16]}...): "
             "give --trunk FILE"
         )
-    return WithTrunk(trunk.network, config.model.grid, model)
+    return WithTrunk(trunk.network, config.model.grid, model), f"{trunk.name} {trunk.weights}"
 
 
 def draw_curve(

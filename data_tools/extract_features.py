@@ -70,6 +70,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     parser.add_argument("--batch-size", type=at_least(1), default=16, metavar="N", help="frames")
     parser.add_argument("--device", default="cpu", metavar="cpu|gpu", help="where to compute (cpu)")
+    parser.add_argument(
+        "--engine", choices=("auto", "eager", "program"), default="auto",
+        help="program: through paddle.inference; auto (default): so on a CPU",
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -107,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     trunk = load_trunk(args.model, args.weights)
     if args.size:
         trunk = replace(trunk, size=tuple(args.size))
-    extractor = Extractor(trunk, args.grid, args.device)
+    extractor = Extractor(trunk, args.grid, args.device, args.engine)
     manifest = Manifest(
         trunk.name, trunk.weights, str(args.frames), trunk.size, tuple(trunk.mean),
         tuple(trunk.std), args.grid, extractor.num_features, args.dtype,

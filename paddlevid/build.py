@@ -66,11 +66,12 @@ from paddlevid.data.transform import (
     ToUnit,
     UniformCrop,
 )
-from paddlevid.files import read_metadata
+from paddlevid.files import read_metadata, sha256_of
 from paddlevid.frame_metrics import SMALLEST
 from paddlevid.losses import CrossEntropy, FrameError
 from paddlevid.models import ECO, MoViNet, MoViNetStream, create_model
 from paddlevid.optim import Schedule, create_optimizer, group_parameters
+from paddlevid.predictor import Predictor
 from paddlevid.stream import ECOStream, StateStream, Stepper, Stream, WindowStream
 from paddlevid.tasks import Classification, FramePrediction, Task
 from paddlevid.weights import download, load_weights, read_weights
@@ -466,20 +467,28 @@ def build_reader(
 
 
 def build_streams(
-    config: Config, model: nn.Layer, number: int, hop: int, memory: int, device: str
+    config: Config,
+    model: nn.Layer,
+    number: int,
+    hop: int,
+    memory: int,
+    engine: str = "auto",
+    identity: str = "",
 ) -> list[Stream]:
     """So many streams for a network, as its kind has them.
 
-    The scores come every `hop` frames; `memory` is for a MoViNetStream, see StateStream.
+    The scores come every `hop` frames; `memory` is for a MoViNetStream, see StateStream; for engine
+    and identity see Predictor.
     """
     transform = build_test_transform(config, config.infer)
     num_frames = (config.infer.seg_num or config.model.seg_num) * config.model.seglen
     if isinstance(model, MoViNetStream):
-        stepper = Stepper(model, device)
+        stepper = Stepper(model, engine, identity)
         return [StateStream(stepper, transform, memory) for _ in range(number)]
+    predictor = Predictor(model, engine, identity)
     if isinstance(model, ECO):
-        return [ECOStream(model, num_frames, transform) for _ in range(number)]
-    return [WindowStream(model, num_frames, transform, hop) for _ in range(number)]
+        return [ECOStream(predictor, num_frames, transform) for _ in range(number)]
+    return [WindowStream(predictor, num_frames, transform, hop) for _ in range(number)]
 
 
 def build_model(
@@ -534,6 +543,11 @@ def build_model(
 def load_all_weights(model: nn.Layer, file: Path) -> None:
     """Set a network's weights from a file of any project, all of them."""
     load_weights(model, convert(model, read_weights(file), whole=True).weights, file)
+
+
+def identify(config: Config, file: Path) -> str:
+    """What a network and its weights are, for a Predictor."""
+    return f"{sha256_of(file)} {json.dumps(config.to_dict()['MODEL'], sort_keys=True)}"
 
 
 def build_loss(config: Config, dataset: VideoDataset | None = None) -> nn.Layer:

@@ -1,6 +1,5 @@
 """Feature extraction: the clips of a list through a trunk that is not trained -> a file a clip."""
 
-import hashlib
 import queue
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from paddlevid.data.dataset import Sample
 from paddlevid.data.decode import DecodeError, iterate_chosen
 from paddlevid.data.sample import FrameSampler
 from paddlevid.data.scenes import with_scenes
-from paddlevid.files import whole_file
+from paddlevid.files import sha256_of, whole_file
 from paddlevid.layers.recurrent import seen_frames
 from paddlevid.layers.time import fold_time, unfold_time
 from paddlevid.layers.trunks import (
@@ -32,7 +31,7 @@ from paddlevid.layers.trunks import (
     published_weights,
 )
 from paddlevid.models import create_model
-from paddlevid.program import Program
+from paddlevid.predictor import Predictor
 from paddlevid.weights import WeightsError, download, load_weights, read_weights
 
 FRAMES_AHEAD = 64  # that are read while the trunk computes
@@ -67,7 +66,7 @@ def load_trunk(name: str, weights: Path | None = None) -> Trunk:
     if isinstance(network, InceptionV3Trunk) and conversion.project is OURS:
         network.set_epsilon(1e-5)  # Paddle's own, trained with its usual epsilon and normalisation
     size = (299, 299) if name == "inception_v3" else (224, 224)
-    return Trunk(name, network, _sha256(file), size, mean, std)
+    return Trunk(name, network, sha256_of(file), size, mean, std)
 
 
 def _trained_trunk(file: Path) -> Trunk:
@@ -83,15 +82,7 @@ def _trained_trunk(file: Path) -> Trunk:
     load_weights(network, convert(network, read_weights(file), whole=True).weights, file)
     size = model.fixed_size or (config.infer.target_size,) * 2
     mean, std = model.image_mean, model.image_std
-    return Trunk(model.create_name, network.trunk, _sha256(file), tuple(size), mean, std)
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        while part := stream.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
+    return Trunk(model.create_name, network.trunk, sha256_of(file), tuple(size), mean, std)
 
 
 class _Pooled(nn.Layer):
@@ -126,27 +117,28 @@ class WithTrunk(nn.Layer):
 
 
 class Extractor:
-    """Frames of one size -> their features; on a CPU through paddle.inference with oneDNN."""
+    """Frames of one size -> their features.
 
-    def __init__(self, trunk: Trunk, grid: int = 1, device: str = "cpu") -> None:
+    Args:
+        device: "cpu", "gpu" or "gpu:0".
+        engine: see Predictor.
+    """
+
+    def __init__(
+        self, trunk: Trunk, grid: int = 1, device: str = "cpu", engine: str = "auto"
+    ) -> None:
         paddle.set_device(device)
         self.trunk, self.grid = trunk, grid
         self.num_features = num_features(trunk.network) * grid**2
-        self._network = _Pooled(trunk.network, grid)
-        self._network.eval()
-        self._program = None
-        if device == "cpu":
-            self._program = Program(self._network, [[None, 3, *trunk.size]])
+        identity = f"{trunk.name} {trunk.weights} {grid}" if trunk.weights else ""
+        self._predictor = Predictor(_Pooled(trunk.network, grid), engine, identity)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, H, W, 3) RGB of the trunk's size -> (N, D)"""
         mean, std = (np.array(part, np.float32) for part in (self.trunk.mean, self.trunk.std))
         frames = (images.astype(np.float32) / 255 - mean) / std
         frames = frames.transpose(0, 3, 1, 2)
-        if self._program:
-            return self._program(frames)[0]
-        with paddle.no_grad():
-            return self._network(paddle.to_tensor(frames)).numpy()
+        return self._predictor(frames)[0]
 
 
 @dataclass

@@ -4,23 +4,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import paddle
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
 from paddlevid.data.loader import Batch
 
 
-def score_views(model: Callable[[paddle.Tensor], paddle.Tensor], batch: Batch) -> paddle.Tensor:
+def score_views(
+    run: Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]], batch: Batch
+) -> NDArray[np.float32]:
     """The logits of a batch, averaged over the views of each clip: -> (N, K).
 
-    One view of each clip is in memory at a time.
+    One view of each clip goes to `run`, such as a Predictor, at a time.
     """
-    views = [
-        model(paddle.to_tensor(batch.clips[view :: batch.num_views]))
-        for view in range(batch.num_views)
-    ]
-    return paddle.stack(views).mean(axis=0)
+    views = [run(batch.clips[view :: batch.num_views])[0] for view in range(batch.num_views)]
+    return np.mean(views, axis=0)
 
 
 def num_hits(logits: NDArray, labels: NDArray, k: int) -> int:

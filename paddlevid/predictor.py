@@ -1,8 +1,13 @@
-"""Prediction: a network and a loader of clips -> class scores, one result for every input."""
+"""Prediction: networks by one of two engines; a loader of clips -> one result for every input."""
 
+import functools
+import json
+import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import paddle
@@ -15,6 +20,135 @@ from paddlevid.data.decode import VIDEO_SUFFIXES, frame_files, is_pickled, is_vi
 from paddlevid.data.loader import Batch, Loader
 from paddlevid.layers.recurrent import seen_frames
 from paddlevid.metrics import score_views
+from paddlevid.program import Program, open_program
+
+ENGINES = ("auto", "eager", "program")
+MOST_PROGRAMS = 4  # that "auto" makes of a network; inputs of more shapes are predicted eagerly
+
+Thing = TypeVar("Thing")
+
+
+class Predictor:
+    """A network for predictions, by one of two engines: arrays in, arrays out.
+
+    "eager" calls the network as it is. "program" exports it, for each shape of inputs but for any
+    number of rows, and lets paddle.inference run it; the first answer of a new program is compared
+    with the network's. "auto" takes programs on a CPU, where they are up to five times as fast
+    (docs/performance.md), and the network elsewhere.
+
+    Args:
+        network: put into evaluation mode.
+        engine: one of ENGINES.
+        identity: what the network and its weights are, such as the hash of their file; programs are
+            kept on disk under it, see `open_program`. "": they are not.
+        half, tensorrt: for programs on a GPU, see `Program`.
+
+    Raises ValueError for options that do not go together.
+    """
+
+    def __init__(
+        self,
+        network: nn.Layer,
+        engine: str = "auto",
+        identity: str = "",
+        *,
+        half: bool = False,
+        tensorrt: bool = False,
+    ) -> None:
+        if engine not in ENGINES:
+            raise ValueError(f"engine {engine!r}: needs one of {', '.join(ENGINES)}")
+        self.device = str(paddle.device.get_device())
+        if (half or tensorrt) and (self.device == "cpu" or engine == "eager"):
+            raise ValueError(
+                "half precision and TensorRT are for programs on a GPU: with the engine "
+                f"{engine!r} on {self.device} leave them out"
+            )
+        network.eval()
+        self.network, self.identity = network, identity
+        self._is_auto = engine == "auto"
+        wants_program = self.device == "cpu" or half or tensorrt
+        self._in_programs = engine == "program" or self._is_auto and wants_program
+        self._options = {"device": self.device, "half": half, "tensorrt": tensorrt}
+        self._tolerance = 0.05 if half else 1e-3
+        self._programs: dict[str, Program] = {}
+
+    def __call__(
+        self, *arrays: NDArray[np.float32], method: str = "forward", **arguments: object
+    ) -> list[NDArray[np.float32]]:
+        """What a method of the network says: its outputs, but for those that are None.
+
+        Args:
+            arrays: each (N, ...) float32.
+            arguments: more of the method, which are no arrays.
+        """
+        call = _Call(self.network, method, arguments)
+        if self._in_programs:
+            shapes = [[None, *array.shape[1:]] for array in arrays]
+            key = json.dumps([method, arguments, shapes], sort_keys=True)
+            if key not in self._programs and not self._is_full():
+                self._make(call, arrays, shapes, key)
+            if key in self._programs:
+                return self._programs[key](*arrays)
+        return _run_eagerly(call, arrays)
+
+    def _is_full(self) -> bool:
+        return self._is_auto and len(self._programs) >= MOST_PROGRAMS
+
+    def _make(self, call: "_Call", arrays: Sequence[NDArray], shapes: list[list], key: str) -> None:
+        """Make the program; where that fails, "auto" says so and goes on without programs."""
+        identity = f"{self.identity} {key}" if self.identity else ""
+        check = functools.partial(self._check, call, [array[:1] for array in arrays])
+        try:
+            self._programs[key] = open_program(call, shapes, identity, check, **self._options)
+        except Exception as error:  # whatever Paddle throws at a network
+            name, reason = type(self.network).__name__, str(error).strip().splitlines()[-1].strip()
+            if not self._is_auto:
+                raise ValueError(
+                    f"{name} does not work as a program: {reason}; use the engine 'eager'"
+                ) from error
+            warnings.warn(
+                f"{name} does not work as a program, so it is predicted eagerly: {reason}",
+                stacklevel=3,
+            )
+            self._in_programs = False
+
+    def _check(self, call: "_Call", one: Sequence[NDArray], program: Program) -> None:
+        """Raise ValueError where a program says another thing than the network."""
+        expected = _run_eagerly(call, one)
+        for rows in (1, 2):  # Paddle 2.6 has operators that are wrong for a single row
+            found = program(*(np.repeat(array, rows, axis=0) for array in one))
+            for got, right in zip(found, expected, strict=True):
+                error = np.abs(got - right).max(initial=0)
+                if not error <= self._tolerance * max(np.abs(right).max(initial=0), 1):
+                    raise ValueError(f"for {rows} clips it is off by {error:.2g}")
+
+
+class _Call(nn.Layer):
+    """A method of a network with some fixed arguments, as a layer from a list to a list."""
+
+    def __init__(self, network: nn.Layer, method: str, arguments: dict) -> None:
+        super().__init__()
+        self.network, self.method, self.arguments = network, method, arguments
+
+    def forward(self, inputs: list[paddle.Tensor]) -> list[paddle.Tensor]:
+        outputs = getattr(self.network, self.method)(*inputs, **self.arguments)
+        outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
+        return [output for output in outputs if output is not None]
+
+
+def _run_eagerly(call: _Call, arrays: Sequence[NDArray]) -> list[NDArray[np.float32]]:
+    with paddle.no_grad():
+        outputs = call([paddle.to_tensor(array) for array in arrays])
+        return [output.astype("float32").numpy() for output in outputs]
+
+
+def read_ahead(things: Iterator[Thing]) -> Iterator[Thing]:
+    """The same things; a thread reads the next one while the caller works on one."""
+    with ThreadPoolExecutor(1, "ahead") as thread:
+        coming = thread.submit(next, things, None)
+        while (thing := coming.result()) is not None:
+            coming = thread.submit(next, things, None)
+            yield thing
 
 
 @dataclass(frozen=True)
@@ -32,33 +166,35 @@ class Prediction:
         return np.argsort(-self.probabilities, kind="stable")[:k].tolist()
 
 
-def predict(model: nn.Layer, loader: Loader, of_frames: bool = False) -> Iterator[Prediction]:
+def predict(predictor: Predictor, loader: Loader, of_frames: bool = False) -> Iterator[Prediction]:
     """The predictions for the clips of a loader, in its order; unreadable ones say so.
 
     `of_frames`: also what the network says after each frame; for a network with `frame_logits`, and
     one view of a clip.
     """
-    model.eval()
     samples = loader.dataset.samples
     position = 0
-    with paddle.no_grad():
-        for batch in loader.batches():
-            probabilities = F.softmax(score_views(model, batch).astype("float32")).numpy()
-            curves = _curves(model, batch) if of_frames else [None] * len(batch.labels)
-            results = zip(batch.indices.tolist(), probabilities, curves, batch.labels, strict=True)
-            for index, scores, curve, label in results:
-                yield from _unreadable(loader, samples, position, index)
-                yield Prediction(samples[index].path, scores, curve, int(label))
-                position = index + 1
-        yield from _unreadable(loader, samples, position, len(samples))
+    for batch in read_ahead(loader.batches()):
+        probabilities = softmax(score_views(predictor, batch))
+        curves = _curves(predictor, batch) if of_frames else [None] * len(batch.labels)
+        results = zip(batch.indices.tolist(), probabilities, curves, batch.labels, strict=True)
+        for index, scores, curve, label in results:
+            yield from _unreadable(loader, samples, position, index)
+            yield Prediction(samples[index].path, scores, curve, int(label))
+            position = index + 1
+    yield from _unreadable(loader, samples, position, len(samples))
 
 
-def _curves(model: nn.Layer, batch: Batch) -> list[NDArray[np.float32]]:
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities, over the last axis."""
+    return F.softmax(paddle.to_tensor(logits)).numpy()
+
+
+def _curves(predictor: Predictor, batch: Batch) -> list[NDArray[np.float32]]:
     """(T, K) for each clip, without the frames that pad it."""
-    clips = paddle.to_tensor(batch.clips)
-    curves = F.softmax(model.frame_logits(clips).astype("float32")).numpy()
-    seen = seen_frames(clips).numpy()
-    return [curve[mask] for curve, mask in zip(curves, seen, strict=True)]
+    [logits] = predictor(batch.clips, method="frame_logits")
+    seen = seen_frames(paddle.to_tensor(batch.clips)).numpy()
+    return [curve[mask] for curve, mask in zip(softmax(logits), seen, strict=True)]
 
 
 def _unreadable(

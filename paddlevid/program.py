@@ -1,9 +1,18 @@
 """Programs: a network as paddle.inference runs it, on a CPU several times as fast (oneDNN)."""
 
+import contextlib
 import copy
+import ctypes
+import functools
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,45 +21,49 @@ from numpy.typing import NDArray
 from paddle import nn
 
 from paddlevid import runtime
+from paddlevid.files import sha256_of
+
+Shapes = Sequence[Sequence[int | None]]
+TENSORRT_ROWS = 64
+CACHE_BYTES = 2 << 30  # of more, the programs go that were not used for the longest time
 
 
 class Program:
-    """A network for predictions on a CPU: arrays in, arrays out.
+    """A saved network for predictions: arrays in, arrays out.
 
     Args:
-        network: its weights are copied. Layers with a method `fold` are replaced by what it makes
-            of them: Paddle folds batch norms into 2-D convolutions only.
-        shapes: of the inputs; None where a length may vary.
-        as_list: the network takes its inputs as one list.
+        folder: of `save_program`, or `open_program`.
+        device: "cpu", "gpu" or "gpu:1".
+        half: compute in half precision, on a GPU.
+        tensorrt: let TensorRT compute what it can, on a GPU, for up to TENSORRT_ROWS rows at once.
     """
 
     def __init__(
-        self, network: nn.Layer, shapes: Sequence[Sequence[int | None]], as_list: bool = False
+        self, folder: Path, device: str = "cpu", half: bool = False, tensorrt: bool = False
     ) -> None:
-        from paddle.inference import Config, create_predictor
+        from paddle.inference import Config, PrecisionType, create_predictor
 
-        network = copy.deepcopy(network)
-        network.eval()
-        for layer in network.sublayers():
-            if hasattr(layer, "fold"):
-                layer.fold()
-        with tempfile.TemporaryDirectory() as folder:
-            prefix = Path(folder, "program")
-            specs = [
-                paddle.static.InputSpec(shape, "float32", f"input_{i}")
-                for i, shape in enumerate(shapes)
-            ]
-            with warnings.catch_warnings():  # of Paddle's own ones_like
-                warnings.filterwarnings("ignore", "Tensor do not have 'place' interface")
-                paddle.jit.save(network, str(prefix), input_spec=[specs] if as_list else specs)
-            suffixes = (".json", ".pdmodel")  # Paddle 3, Paddle 2
-            program = next(file for s in suffixes if (file := prefix.with_suffix(s)).exists())
-            config = Config(str(program), str(prefix.with_suffix(".pdiparams")))
+        suffixes = (".json", ".pdmodel")  # Paddle 3, Paddle 2
+        program = next(file for s in suffixes if (file := folder / f"program{s}").exists())
+        config = Config(str(program), str(folder / "program.pdiparams"))
+        config.disable_glog_info()
+        config.delete_pass("inplace_pass")  # in Paddle 3.3 it overwrites what is still to be read
+        if device == "cpu":
             config.disable_gpu()
             config.enable_mkldnn()
             config.set_cpu_math_library_num_threads(runtime.usable_cores())
-            config.disable_glog_info()
-            self._predictor = create_predictor(config)
+        else:
+            precision = PrecisionType.Half if half else PrecisionType.Float32
+            config.enable_use_gpu(256, int(device.partition(":")[2] or 0), precision)
+            if tensorrt:
+                config.enable_tensorrt_engine(1 << 30, TENSORRT_ROWS, 3, precision, False, False)
+                shapes = json.loads((folder / "shapes.json").read_text())
+                config.set_trt_dynamic_shape_info(
+                    *({f"input_{i}": [rows, *shape[1:]] for i, shape in enumerate(shapes)}
+                      for rows in (1, TENSORRT_ROWS, 1))
+                )  # fmt: skip
+        self._predictor = create_predictor(config)
+        self._has_run = False
         names = self._predictor.get_input_names(), self._predictor.get_output_names()
         self._inputs = [self._predictor.get_input_handle(name) for name in names[0]]
         self._outputs = [self._predictor.get_output_handle(name) for name in names[1]]
@@ -59,5 +72,127 @@ class Program:
         """The network's outputs, in its order."""
         for handle, array in zip(self._inputs, arrays, strict=True):
             handle.copy_from_cpu(np.ascontiguousarray(array, np.float32))
-        self._predictor.run()
+        with contextlib.nullcontext() if self._has_run else _stdout_to_stderr():
+            self._predictor.run()
+        self._has_run = True
         return [handle.copy_to_cpu() for handle in self._outputs]
+
+
+def save_program(network: nn.Layer, shapes: Shapes, folder: Path) -> None:
+    """Save a network for `Program`.
+
+    Args:
+        network: takes its inputs as one list; it stays as it is. Layers with a method `fold` are
+            replaced by what it makes of them: Paddle folds batch norms into 2-D convolutions only.
+        shapes: of the inputs; None where a length may vary.
+    """
+    network = copy.deepcopy(network)
+    network.eval()
+    for layer in network.sublayers():
+        if hasattr(layer, "fold"):
+            layer.fold()
+    specs = [
+        paddle.static.InputSpec(list(shape), "float32", f"input_{i}")
+        for i, shape in enumerate(shapes)
+    ]
+    with warnings.catch_warnings(), _stdout_to_stderr():
+        warnings.simplefilter("ignore")  # they are about Paddle's own code
+        paddle.jit.save(network, str(folder / "program"), input_spec=[specs])
+    (folder / "shapes.json").write_text(json.dumps([list(shape) for shape in shapes]))
+
+
+def open_program(
+    network: nn.Layer,
+    shapes: Shapes,
+    identity: str = "",
+    check: Callable[[Program], None] = lambda program: None,
+    **options: object,
+) -> Program:
+    """A program for a network: from the cache, or made now and kept there.
+
+    Args:
+        network, shapes: see `save_program`.
+        identity: what the network and its weights are; "": do not keep it.
+        check: is called with a program that was made now; where it raises, nothing is kept.
+        options: of `Program`.
+
+    The cache is paddlevid/programs in $XDG_CACHE_HOME, or in ~/.cache. Where it cannot be written,
+    or a file in it is damaged, the program is made anew.
+    """
+    if not identity:
+        with tempfile.TemporaryDirectory() as folder:
+            save_program(network, shapes, Path(folder))
+            program = Program(Path(folder), **options)
+            check(program)
+            return program
+    parts = [identity, [list(shape) for shape in shapes], paddle.__version__, _code_digest()]
+    kept = cache_folder() / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    if _is_whole(kept):
+        os.utime(kept)
+        return Program(kept, **options)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=".", dir=kept.parent))
+    except OSError as error:
+        warnings.warn(f"programs are not kept: {error}", stacklevel=2)
+        return open_program(network, shapes, check=check, **options)
+    try:
+        save_program(network, shapes, made)
+        program = Program(made, **options)
+        check(program)
+        sums = {file.name: sha256_of(file) for file in made.iterdir()}
+        (made / "sums.json").write_text(json.dumps(sums))
+        shutil.rmtree(kept, ignore_errors=True)  # a damaged one
+        with contextlib.suppress(OSError):  # another process was first
+            os.replace(made, kept)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    _tidy(kept.parent)
+    return program
+
+
+def cache_folder() -> Path:
+    """Where programs are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "paddlevid", "programs")
+
+
+def _tidy(folder: Path) -> None:
+    """Remove programs where they take too much room; the newest stays."""
+    with contextlib.suppress(OSError):  # another process may do the same
+        newest_first = sorted(folder.glob("[!.]*"), key=lambda p: p.stat().st_mtime, reverse=True)
+        sizes = [sum(file.stat().st_size for file in path.iterdir()) for path in newest_first]
+        for path, total in list(zip(newest_first, itertools.accumulate(sizes), strict=True))[1:]:
+            if total > CACHE_BYTES:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the files of a program are there, as they were written."""
+    try:
+        sums = json.loads((folder / "sums.json").read_text())
+        return all(sha256_of(folder / name) == found for name, found in sums.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+@functools.cache
+def _code_digest() -> str:
+    """Of all code that a program may come from: another version makes its own programs."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("**/*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Paddle's C++ prints remarks on stdout, where the predictions go."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL("ucrtbase" if os.name == "nt" else None).fflush(None)  # C's own buffer
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -8,20 +8,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from numpy.random import Generator
 from numpy.typing import NDArray
-from paddle import nn
 
 from paddlevid.data.decode import Frames
 from paddlevid.models.eco import ECO
 from paddlevid.models.movinet import MoViNetStream
 from paddlevid.models.movinet_step import FrameStep
-from paddlevid.program import Program
+from paddlevid.predictor import Predictor, softmax
+from paddlevid.program import open_program
 
 Arrays = dict[str, NDArray[np.float32]]  # the state of a MoViNetStream
 FrameTransform = Callable[[Frames, Generator], NDArray[np.float32]]
-Features = tuple[paddle.Tensor, paddle.Tensor | None]  # of one frame: (V, 96, h, w), (V, 1024)
+Features = list[NDArray[np.float32]]  # of one frame: (V, 96, h, w), and (V, 1024) of an eco_full
 
 
 def check_frames(frames: NDArray[np.uint8]) -> Frames:
@@ -43,16 +42,17 @@ class FrameProgram:
     Args:
         network: its weights are copied.
         height, width: of the frames.
+        identity: see Predictor.
     """
 
-    def __init__(self, network: MoViNetStream, height: int, width: int) -> None:
+    def __init__(self, network: MoViNetStream, height: int, width: int, identity: str = "") -> None:
         shapes = network.state_shapes(1, height, width)
         step = FrameStep(network, shapes)
         self._names, self._positions = step.names, step.positions
         numbers = [[1, 1, 1]] * (1 + self._positions)
         kept = [[c, t * h, w] for _, c, t, h, w in (shapes[name] for name in self._names)]
         inputs = [[None, *shape] for shape in ([3, height, width], *numbers, *kept)]
-        self._program = Program(step, inputs, as_list=True)
+        self._program = open_program(step, inputs, identity and f"{identity} step")
 
     def __call__(
         self, frames: NDArray[np.float32], state: Arrays
@@ -74,17 +74,24 @@ class FrameProgram:
 class Stepper:
     """Steps of a MoViNetStream for several videos at once, each at its own place.
 
-    On a CPU a program of paddle.inference, elsewhere the network itself.
-
     Args:
         network: put into evaluation mode.
-        device: "cpu", "gpu", ...
+        engine, identity: see Predictor; "auto" takes a program on a CPU, for conv_type = "2plus1d".
+
+    Raises ValueError for the engine "program" elsewhere.
     """
 
-    def __init__(self, network: MoViNetStream, device: str = "cpu") -> None:
+    def __init__(self, network: MoViNetStream, engine: str = "auto", identity: str = "") -> None:
         network.eval()
-        self.network = network
-        self._in_frames = device == "cpu" and network.conv_type == "2plus1d"
+        self.network, self.identity = network, identity
+        device, conv_type = paddle.device.get_device(), network.conv_type
+        can_program = device == "cpu" and conv_type == "2plus1d"
+        if engine == "program" and not can_program:
+            raise ValueError(
+                "a MoViNet steps as a program on a CPU only, and with conv_type '2plus1d', not on "
+                f"{device} with {conv_type!r}: leave the engine to 'auto'"
+            )
+        self._in_frames = can_program and engine != "eager"
         self._program: FrameProgram | None = None  # made for the first frame, as it has its size
         self._shapes: dict[str, list[int]] = {}
 
@@ -110,7 +117,9 @@ class Stepper:
     ) -> tuple[NDArray[np.float32], Arrays]:
         if self._in_frames:
             if self._program is None:
-                self._program = FrameProgram(self.network, *frames.shape[3:])
+                self._program = FrameProgram(
+                    self.network, *frames.shape[3:], identity=self.identity
+                )
             return self._program(frames, state)
         with paddle.no_grad():
             tensors = {name: paddle.to_tensor(array) for name, array in state.items()}
@@ -149,7 +158,7 @@ class WindowStream:
     """A video through any network: its newest T frames, over and over.
 
     Args:
-        model: put into evaluation mode.
+        predictor: of the network; may be shared by the streams of several videos.
         num_frames: T.
         transform: a frame as a clip of one, uint8 (1, H, W, 3) RGB -> float32 (V, 3, 1, h, w); the
             logits of the V views are averaged.
@@ -157,12 +166,12 @@ class WindowStream:
     """
 
     def __init__(
-        self, model: nn.Layer, num_frames: int, transform: FrameTransform, hop: int = 1
+        self, predictor: Predictor, num_frames: int, transform: FrameTransform, hop: int = 1
     ) -> None:
         if num_frames < 1 or hop < 1:
             raise ValueError(f"num_frames = {num_frames} and hop = {hop} need at least 1")
-        model.eval()
-        self.model, self.num_frames, self.transform, self.hop = model, num_frames, transform, hop
+        self.predictor, self.num_frames = predictor, num_frames
+        self.transform, self.hop = transform, hop
         self.reset()
 
     def reset(self) -> None:
@@ -195,7 +204,7 @@ class ECOStream:
     of the 2-D part are kept, not the pixels: it is computed once for each frame.
 
     Args:
-        model: an ECO; it is put into evaluation mode.
+        predictor: of an ECO.
         num_frames: N.
         transform: a frame as a clip of one, uint8 (1, H, W, 3) RGB -> float32 (V, 3, 1, h, w); the
             logits of the V views are averaged. See paddlevid.build.build_test_transform.
@@ -204,19 +213,19 @@ class ECOStream:
 
     def __init__(
         self,
-        model: ECO,
+        predictor: Predictor,
         num_frames: int,
         transform: FrameTransform,
         max_blocks: int = 5,
     ) -> None:
-        if not isinstance(model, ECO):
-            raise ValueError(f"ECOStream needs an eco_lite or eco_full, not {type(model).__name__}")
+        if not isinstance(predictor.network, ECO):
+            name = type(predictor.network).__name__
+            raise ValueError(f"ECOStream needs an eco_lite or eco_full, not {name}")
         if num_frames < 1 or max_blocks < 1:
             raise ValueError(
                 f"num_frames = {num_frames} and max_blocks = {max_blocks} need at least 1"
             )
-        model.eval()
-        self.model = model
+        self.predictor = predictor
         self.num_frames = num_frames
         self.transform = transform
         self.max_blocks = max_blocks
@@ -239,22 +248,17 @@ class ECOStream:
 
     def _push(self, frame: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         views = self.transform(frame[None], np.random.default_rng(0))  # (V, 3, 1, h, w)
-        with paddle.no_grad():
-            self._queue.append(self.model.frame_features(paddle.to_tensor(views[:, :, 0])))
-            if len(self._queue) < self.num_frames:
-                return None
-            self._blocks = thin_out([*self._blocks, self._queue], self.num_frames, self.max_blocks)
-            self._queue = []
-            scores = self._score([features for block in self._blocks for features in block])
+        self._queue.append(self.predictor(views[:, :, 0], method="frame_features"))
+        if len(self._queue) < self.num_frames:
+            return None
+        self._blocks = thin_out([*self._blocks, self._queue], self.num_frames, self.max_blocks)
+        self._queue = []
+        memory = [features for block in self._blocks for features in block]
+        parts = [np.stack(part, axis=1) for part in zip(*memory, strict=True)]  # (V, N, ...) each
+        [logits] = self.predictor(*parts, method="fuse")
+        scores = softmax(logits.mean(axis=0))
         self._scores = scores if self._scores is None else (self._scores + scores) / 2
         return self._scores.copy()
-
-    def _score(self, memory: Sequence[Features]) -> NDArray[np.float32]:
-        maps = paddle.stack([maps for maps, _ in memory], axis=1)  # (V, N, 96, h, w)
-        has_vectors = memory[0][1] is not None
-        vectors = paddle.stack([vector for _, vector in memory], axis=1) if has_vectors else None
-        logits = self.model.fuse(maps, vectors).mean(axis=0)
-        return F.softmax(logits.astype("float32"), axis=-1).numpy()
 
 
 Stream = StateStream | WindowStream | ECOStream
@@ -281,7 +285,7 @@ def push_all(
                 scores[i] = scores[i] if found is None else found
                 continue
             if isinstance(stream, WindowStream):
-                taken, key = stream.take(frame), id(stream.model)
+                taken, key = stream.take(frame), id(stream.predictor)
             else:
                 taken, key = stream.transform(frame, np.random.default_rng(0)), id(stream.stepper)
             if taken is not None:
@@ -289,8 +293,7 @@ def push_all(
                 steps.setdefault(key, []).append(i)
         for batch in steps.values():
             logits = _logits([streams[i] for i in batch], [views[i] for i in batch])
-            probabilities = F.softmax(paddle.to_tensor(logits)).numpy()
-            for i, row in zip(batch, probabilities, strict=True):
+            for i, row in zip(batch, softmax(logits), strict=True):
                 scores[i] = row
     return scores
 
@@ -315,8 +318,7 @@ def _logits(
         for stream, state in zip(streams, states, strict=True):
             stream.state = _forget(state, stream.memory) if stream.memory else state
         return logits
-    with paddle.no_grad():
-        logits = streams[0].model(paddle.to_tensor(together)).astype("float32").numpy()
+    [logits] = streams[0].predictor(together)
     return np.stack([part.mean(axis=0) for part in np.split(logits, len(streams))])
 
 

@@ -25,6 +25,7 @@ from paddlevid.frame_metrics import (
 )
 from paddlevid.layers.recurrent import seen_frames
 from paddlevid.metrics import Evaluation, num_hits, score_views
+from paddlevid.predictor import Predictor
 
 Pictures = dict[str, NDArray[np.uint8]]  # by name, RGB (H, W, 3)
 
@@ -65,8 +66,8 @@ class Task(Protocol):
         """Sums over the clips of a training batch, by the figure they are for."""
         ...
 
-    def score(self, model: nn.Layer, batch: Batch) -> object:
-        """What `conclude` needs of a batch; without gradients, in evaluation mode."""
+    def score(self, predictor: Predictor, batch: Batch) -> object:
+        """What `conclude` needs of a batch."""
         ...
 
     def conclude(self, parts: Sequence, num_bad: int) -> Result:
@@ -136,10 +137,9 @@ class Classification:
         scores = outputs.detach().astype("float32").numpy()
         return {f"top{k}": num_hits(scores, batch.labels, k) for k in (1, 5)}
 
-    def score(self, model: nn.Layer, batch: Batch) -> tuple[NDArray, NDArray, NDArray]:
+    def score(self, predictor: Predictor, batch: Batch) -> tuple[NDArray, NDArray, NDArray]:
         """Logits, labels and indices."""
-        logits = score_views(model, batch).astype("float32").numpy()
-        return logits, batch.labels, batch.indices
+        return score_views(predictor, batch), batch.labels, batch.indices
 
     def conclude(self, parts: Sequence[tuple], num_bad: int) -> Evaluation:
         """All logits, and their loss."""
@@ -188,7 +188,7 @@ class FramePrediction:
         self.loss_fn, self.num_past, self.with_baselines = loss_fn, num_past, with_baselines
         self.scheduled_sampling = scheduled_sampling
 
-    def split(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def split(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The past (N, C, T, H, W) and the future (N, C, n, H, W) of a batch.
 
         Raises ValueError for clips without a future.
@@ -197,14 +197,13 @@ class FramePrediction:
             raise ValueError(
                 f"clips of {batch.clips.shape[2]} frames have no future behind {self.num_past}"
             )
-        clips = paddle.to_tensor(batch.clips)
-        return clips[:, :, : self.num_past], clips[:, :, self.num_past :]
+        return batch.clips[:, :, : self.num_past], batch.clips[:, :, self.num_past :]
 
     def compute_loss(
         self, model: nn.Layer, batch: Batch, rng: np.random.Generator | None = None, step: int = 0
     ) -> tuple[Tensor, Tensor]:
         """As a Task."""
-        past, future = self.split(batch)
+        past, future = (paddle.to_tensor(part) for part in self.split(batch))
         seen = {}
         if step < self.scheduled_sampling and rng is not None:
             share = 1 - step / self.scheduled_sampling
@@ -219,20 +218,21 @@ class FramePrediction:
         error = frames - batch.clips[:, :, self.num_past :]
         return {"mse": float(np.square(error).mean()) * len(batch.labels)}
 
-    def score(self, model: nn.Layer, batch: Batch) -> tuple[float, dict[str, FrameSums]]:
+    def score(self, predictor: Predictor, batch: Batch) -> tuple[float, dict[str, FrameSums]]:
         """The loss times the clips, and the figures of the network and the baselines."""
-        past, future = self.split(batch)
-        frames = model(past, future.shape[2]).astype("float32")
-        loss = self.loss_fn(frames, future).item() * len(batch.labels)
-        predicted = {"network": frames.numpy()}
+        past, truth = self.split(batch)
+        num_future = truth.shape[2]
+        [frames] = predictor(past, num_future=num_future)
+        loss = self.loss_fn(paddle.to_tensor(frames), paddle.to_tensor(truth)).item()
+        predicted = {"network": frames}
         if self.with_baselines:
             predicted |= {
-                name: predict(past.numpy(), future.shape[2])
+                name: predict(past, num_future)
                 for name, predict in BASELINES.items()
                 if past.shape[2] > 1 or predict is repeat_last
             }
-        truth = future.numpy()
-        return loss, {name: compare_frames(frames, truth) for name, frames in predicted.items()}
+        sums = {name: compare_frames(frames, truth) for name, frames in predicted.items()}
+        return loss * len(batch.labels), sums
 
     def conclude(self, parts: Sequence[tuple], num_bad: int) -> FrameEvaluation:
         """The means over all clips."""
@@ -247,29 +247,27 @@ class FramePrediction:
 
     def draw_step(self, model: nn.Layer, batch: Batch, folder: Path, step: int) -> Pictures:
         """Past, truth and prediction of its first clip: a strip, and a film with the prediction."""
-        [clips] = self._clips(model, batch, 1)
+        mode = model.training
+        [clips] = self._clips(Predictor(model, "eager"), batch, 1)
+        if mode:
+            model.train()
         folder.mkdir(parents=True, exist_ok=True)
         strip = plots.prediction_strip(*clips)
         plots.save_image(strip, folder / f"step{step:06}.png")
         write_mp4(folder / f"step{step:06}.mp4", plots.prediction_film(*clips))
         return {"prediction": strip}
 
-    def draw_strips(self, model: nn.Layer, batch: Batch, number: int = 4) -> NDArray[np.uint8]:
+    def draw_strips(self, predictor: Predictor, batch: Batch, number: int = 4) -> NDArray[np.uint8]:
         """Past, truth and prediction of its first clips, one below the other: RGB (H, W, 3)"""
-        clips = self._clips(model, batch, number)
+        clips = self._clips(predictor, batch, number)
         return np.concatenate([plots.prediction_strip(*parts) for parts in clips])
 
     def _clips(
-        self, model: nn.Layer, batch: Batch, number: int
+        self, predictor: Predictor, batch: Batch, number: int
     ) -> list[tuple[NDArray[np.float32], ...]]:
         past, future = (part[:number] for part in self.split(batch))
-        mode = model.training
-        model.eval()
-        with paddle.no_grad():
-            frames = model(past, future.shape[2]).astype("float32")
-        if mode:
-            model.train()
-        return list(zip(past.numpy(), future.numpy(), frames.numpy(), strict=True))
+        [frames] = predictor(past, num_future=future.shape[2])
+        return list(zip(past, future, frames, strict=True))
 
     def draw_result(self, result: FrameEvaluation) -> Pictures:
         """The figures for each step into the future."""

@@ -25,6 +25,7 @@ from paddlevid.checkpoint import (
 from paddlevid.dashboard import Dashboard
 from paddlevid.data.loader import Batch, Loader
 from paddlevid.optim import Schedule, WeightAverage, clip_gradients
+from paddlevid.predictor import Predictor, read_ahead
 from paddlevid.tasks import Result, Task
 from paddlevid.weights import describe, load_weights, write_weights
 
@@ -80,7 +81,7 @@ def train_step(
 
 
 def evaluate(
-    model: nn.Layer,
+    predictor: Predictor,
     loader: Loader,
     task: Task,
     *,
@@ -92,15 +93,14 @@ def evaluate(
     Raises ValueError when none of them could be read. `stop` is called after each batch and may
     raise to leave early.
     """
-    model.eval()
     parts = []
-    with paddle.no_grad():
-        for batch in tqdm(loader.batches(), title, len(loader), leave=False, disable=None):
-            parts.append(task.score(model, batch))
-            stop()
-        if not parts:
-            raise ValueError("none of the clips could be read")
-        return task.conclude(parts, len(loader.bad))
+    batches = read_ahead(loader.batches())
+    for batch in tqdm(batches, title, len(loader), leave=False, disable=None):
+        parts.append(task.score(predictor, batch))
+        stop()
+    if not parts:
+        raise ValueError("none of the clips could be read")
+    return task.conclude(parts, len(loader.bad))
 
 
 @dataclass
@@ -292,7 +292,9 @@ def _end_epoch(
     line = f"epoch {epoch:3d}  train {shown}"
     best = valid_loader is None
     if valid_loader is not None:
-        evaluation = evaluate(model, valid_loader, task, title="validating", stop=stop.check)
+        evaluation = evaluate(
+            Predictor(model, "eager"), valid_loader, task, title="validating", stop=stop.check
+        )
         if not np.isfinite(evaluation.loss):
             raise FloatingPointError(
                 f"the validation loss became {evaluation.loss} after epoch {epoch}: lower "

@@ -1,11 +1,15 @@
 """Small videos that the tests make themselves."""
 
+import os
 import pickle
+import tempfile
 from pathlib import Path
 
 from paddlevid import runtime
 
 runtime.configure()
+_cache = tempfile.TemporaryDirectory(prefix="paddlevid_cache_")  # until the tests end
+os.environ["XDG_CACHE_HOME"] = _cache.name
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402

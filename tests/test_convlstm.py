@@ -16,7 +16,7 @@ from paddlevid.convert.conversion import convert
 from paddlevid.files import read_metadata
 from paddlevid.models import ConvLSTM, create_model
 from paddlevid.models.convlstm import ConvLSTMCell
-from paddlevid.program import Program
+from paddlevid.predictor import Predictor
 from paddlevid.weights import WeightsFile, load_weights, read_weights, write_weights
 
 SMALL = {"hidden": 6, "num_future": 4}
@@ -211,7 +211,7 @@ def test_with_frames_fed_back_the_decoder_sees_the_frame_before():
 def test_a_program_of_it_predicts_the_same():
     model, past = make("states handed over"), past_of("reference", n=3)
     model.eval()
-    [got] = Program(model, [[None, *past.shape[1:]]])(past.numpy())
+    [got] = Predictor(model, "program")(past.numpy())
     np.testing.assert_allclose(got, model(past).numpy(), atol=1e-5)
 
 

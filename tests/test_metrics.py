@@ -1,7 +1,6 @@
 """Accuracies and tables, by hand."""
 
 import numpy as np
-import paddle
 import pytest
 
 from paddlevid.data.loader import Batch
@@ -118,10 +117,10 @@ def test_the_views_of_a_clip_are_averaged_and_not_those_of_its_neighbour(num_vie
     batch = Batch(clips, np.array([0, 1]), np.array([0, 1]), num_views)
     sizes = []
 
-    def model(clip: paddle.Tensor) -> paddle.Tensor:
+    def run(clip: np.ndarray) -> list[np.ndarray]:
         sizes.append(clip.shape[0])
-        return clip.reshape([-1, 3]) ** 2
+        return [clip.reshape(-1, 3) ** 2]
 
     expected = (clips.reshape(2, num_views, 3) ** 2).mean(axis=1)
-    np.testing.assert_allclose(score_views(model, batch).numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(score_views(run, batch), expected, rtol=1e-6)
     assert sizes == [2] * num_views  # one view of each clip at a time

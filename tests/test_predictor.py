@@ -1,10 +1,24 @@
+import threading
+import time
+
 import numpy as np
+import paddle
 import pytest
+from paddle import nn
+from test_models import TINY, disturb, tiny
 
 from paddlevid import build
 from paddlevid.config import load_config
 from paddlevid.data.dataset import Sample
-from paddlevid.predictor import Prediction, find_clips, predict
+from paddlevid.models import create_model
+from paddlevid.predictor import (
+    MOST_PROGRAMS,
+    Prediction,
+    Predictor,
+    find_clips,
+    predict,
+    read_ahead,
+)
 
 
 def names(inputs):
@@ -51,7 +65,7 @@ def test_predictions_come_in_order_with_the_unreadable_ones_in_their_place(
     order = ["gone.avi", "clip 13.pkl", "lost.pkl", "missing.avi", "clip 16.pkl", "no.avi"]
     samples = [Sample(small_data / name) for name in order]
     with build.build_reader(config, config.infer, samples, labelled=False) as loader:
-        results = list(predict(model, loader))
+        results = list(predict(Predictor(model, "eager"), loader))
     assert [result.path.name for result in results] == order
     assert [bool(result.problem) for result in results] == [True, False, True, True, False, True]
     assert [results[1].label, results[4].label] == [0, 1]
@@ -61,3 +75,169 @@ def test_predictions_come_in_order_with_the_unreadable_ones_in_their_place(
 def test_the_most_probable_classes_come_first():
     prediction = Prediction(None, np.float32([0.1, 0.5, 0.2, 0.2]))
     assert prediction.top_k(3) == [1, 2, 3]
+
+
+# --- engines --------------------------------------------------------------------------------------
+
+WRONG_IN_PADDLE_2 = ("eco lite", "eco full", "movinet, causal", "movinet, causal and whole kernels")
+
+
+@pytest.mark.parametrize("case", TINY)
+def test_both_engines_say_the_same_for_any_number_of_clips(case):
+    paddle.seed(0)
+    network = disturb(tiny(case, 4))
+    clips = np.random.default_rng(0).random((3, 3, 5, 33, 32), np.float32)
+    expected = Predictor(network, "eager")(clips)[0]
+    program = Predictor(network, "program")
+    if case in WRONG_IN_PADDLE_2 and paddle.__version__.startswith("2."):
+        with pytest.raises(ValueError, match="for 1 clips it is off by .* use the engine 'eager'"):
+            program(clips)
+        return
+    for number in (3, 1, 2):
+        np.testing.assert_allclose(program(clips[:number])[0], expected[:number], atol=1e-4)
+
+
+def test_arguments_and_other_methods_become_programs_of_their_own():
+    network = create_model("lrcn_r18", num_classes=3, width=8, grid=1, reduced=8, hidden=8)
+    clips = np.random.default_rng(0).random((2, 3, 4, 32, 32), np.float32)
+    program, eager = Predictor(network, "program"), Predictor(network, "eager")
+    for method in ("forward", "frame_logits"):
+        [got], [right] = program(clips, method=method), eager(clips, method=method)
+        np.testing.assert_allclose(got, right, atol=1e-5)
+    network = create_model("convlstm", hidden=4)
+    past = np.random.default_rng(0).random((2, 1, 3, 16, 16), np.float32)
+    program, eager = Predictor(network, "program"), Predictor(network, "eager")
+    for num_future in (2, 3):
+        [got], [right] = (run(past, num_future=num_future) for run in (program, eager))
+        assert got.shape == (2, 1, num_future, 16, 16)
+        np.testing.assert_allclose(got, right, atol=1e-5)
+
+
+def test_eco_in_two_parts_is_the_whole():
+    paddle.seed(0)
+    for name, count in (("eco_full", 2), ("eco_lite", 1)):
+        network = create_model(name, num_classes=3, width=8)
+        frames = np.random.default_rng(0).random((4, 3, 64, 64), np.float32)
+        program = Predictor(network, "program")
+        features = program(frames, method="frame_features")
+        assert len(features) == count
+        [got] = program(*(part[None] for part in features), method="fuse")
+        [right] = Predictor(network, "eager")(frames.transpose(1, 0, 2, 3)[None])
+        np.testing.assert_allclose(got, right, atol=1e-4)
+
+
+class Twice(nn.Layer):
+    """Twice its input; how often it was asked in Python."""
+
+    asked = 0
+
+    def __init__(self):
+        super().__init__()
+        self.two = self.create_parameter([1], default_initializer=nn.initializer.Constant(2.0))
+
+    def forward(self, x):
+        Twice.asked += 1
+        return self.two * x
+
+
+class Moody(Twice):
+    """Says another thing in a program."""
+
+    def forward(self, x):
+        return self.two * x if paddle.in_dynamic_mode() else x - self.two
+
+
+class Unwilling(nn.Layer):
+    """Cannot be exported."""
+
+    def forward(self, x):
+        return paddle.to_tensor(np.sort(x.numpy()))
+
+
+NUMBERS = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def test_auto_makes_programs_on_a_cpu_but_not_of_every_shape():
+    predictor = Predictor(Twice(), "auto")
+    for size in range(1, MOST_PROGRAMS + 3):
+        np.testing.assert_allclose(predictor(np.ones((2, size), np.float32))[0], 2)
+    Twice.asked = 0
+    predictor(np.ones((5, 1), np.float32))
+    assert Twice.asked == 0  # the program is there
+    predictor(np.ones((5, MOST_PROGRAMS + 1), np.float32))
+    assert Twice.asked == 1  # there are programs enough
+
+
+@pytest.mark.parametrize("network", [Moody, Unwilling])
+def test_a_network_that_is_no_good_as_a_program_is_predicted_eagerly(network):
+    expected = 2 * NUMBERS if network is Moody else np.sort(NUMBERS)
+    with pytest.warns(UserWarning, match=f"{network.__name__} does not work as a program, so it"):
+        predictor = Predictor(network(), "auto", "of a test")
+        np.testing.assert_allclose(predictor(NUMBERS)[0], expected)
+    with pytest.raises(ValueError, match="does not work as a program: .*use the engine 'eager'"):
+        Predictor(network(), "program", "of a test")(NUMBERS)  # the wrong one was not kept
+
+
+def test_a_gpu_is_asked_for_programs_only_where_they_were_wanted(monkeypatch):
+    options = []
+
+    def fake_open(call, shapes, identity, check, **more):
+        options.append(more)
+        return lambda *arrays: [2 * array for array in arrays]
+
+    monkeypatch.setattr("paddlevid.predictor.open_program", fake_open)
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:1")
+    Predictor(Twice(), "auto")(NUMBERS)
+    assert options == []
+    Predictor(Twice(), "program")(NUMBERS)
+    Predictor(Twice(), "auto", half=True)(NUMBERS)
+    Predictor(Twice(), "program", tensorrt=True)(NUMBERS)
+    assert [(o["device"], o["half"], o["tensorrt"]) for o in options] == [
+        ("gpu:1", False, False), ("gpu:1", True, False), ("gpu:1", False, True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "fast"}, "engine 'fast': needs one of auto, eager, program"),
+        ({"half": True}, "half precision and TensorRT are for programs on a GPU: .* on cpu leave"),
+        ({"engine": "program", "tensorrt": True}, "with the engine 'program' on cpu leave them"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Predictor(Twice(), **options)
+
+
+# --- reading ahead --------------------------------------------------------------------------------
+
+
+def test_the_next_one_is_read_meanwhile():
+    begun = []
+
+    def numbers():
+        for number in range(4):
+            begun.append(number)
+            yield number
+
+    for number in read_ahead(numbers()):
+        for _ in range(100):
+            if len(begun) > number + 1 or number == 3:
+                break
+            time.sleep(0.01)
+        assert begun == list(range(min(number + 2, 4)))  # the next one, and no more
+    assert number == 3
+
+
+def test_what_reading_raises_comes_to_the_caller_and_no_thread_stays():
+    def numbers():
+        yield 1
+        raise OSError("the drive is gone")
+
+    before = threading.active_count()
+    with pytest.raises(OSError, match="the drive is gone"):
+        list(read_ahead(numbers()))
+    for _ in read_ahead(iter([1, 2, 3])):
+        break
+    assert threading.active_count() == before

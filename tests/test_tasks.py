@@ -18,6 +18,7 @@ from paddlevid.data.moving_mnist import MovingMNIST, sklearn_digits
 from paddlevid.losses import FrameError
 from paddlevid.models import create_model
 from paddlevid.optim import Schedule, create_optimizer, group_parameters
+from paddlevid.predictor import Predictor
 from paddlevid.tasks import FramePrediction
 from paddlevid.trainer import Interrupted, Settings, evaluate, fit, train_step
 from paddlevid.weights import read_weights
@@ -158,7 +159,8 @@ def test_the_share_of_true_frames_falls_linearly(step):
 def test_scheduled_sampling_is_for_training_alone():
     model, batch = feeding_back(), batch_of(random_clips(2))
     losses = [
-        prediction(scheduled_sampling=number).score(model, batch)[0] for number in (0, 1_000_000)
+        prediction(scheduled_sampling=number).score(Predictor(model, "eager"), batch)[0]
+        for number in (0, 1_000_000)
     ]
     assert losses[0] == losses[1]
 
@@ -169,7 +171,9 @@ def test_scheduled_sampling_is_for_training_alone():
 def concluded(model, clips, cuts=(), num_bad=0, **changes):
     task = prediction("l1_mse", **changes)
     with paddle.no_grad():
-        parts = [task.score(model, batch_of(part)) for part in np.split(clips, cuts)]
+        parts = [
+            task.score(Predictor(model, "eager"), batch_of(part)) for part in np.split(clips, cuts)
+        ]
     return task.conclude(parts, num_bad)
 
 
@@ -288,7 +292,7 @@ def test_a_strip_has_past_and_truth_above_the_prediction(tmp_path):
 @pytest.mark.parametrize(("asked", "drawn"), [(1, 1), (2, 2), (4, 3)])
 def test_strips_of_several_clips_are_one_below_the_other(tmp_path, asked, drawn):
     model, clips, task = tiny(), random_clips(3), prediction()
-    strips = task.draw_strips(model, batch_of(clips), asked)
+    strips = task.draw_strips(Predictor(model, "eager"), batch_of(clips), asked)
     assert_picture(strips, drawn * STRIP[0], STRIP[1])
     for i, strip in enumerate(np.split(strips, drawn)):
         alone = task.draw_step(model, batch_of(clips[i : i + 1]), tmp_path, 1)["prediction"]
@@ -400,13 +404,16 @@ def test_a_run_learns_to_predict_and_leaves_figures_weights_and_pictures(tmp_pat
     assert all(row[name] for row in val for name in names)
 
     held_out = Loader(digits(6, train=False), 4)
-    before, after = evaluate(tiny(transfer_state=True), held_out, task), progress.best
+    untrained = Predictor(tiny(transfer_state=True), "eager")
+    before, after = evaluate(untrained, held_out, task), progress.best
     assert -after[0] < 0.5 * before.figures["mse"] and -after[1] < 0.5 * before.loss
     errors = [float(row["mse"]) for row in val]
     assert progress.best_epoch == 1 + int(np.argmin(errors))
     assert -after[0] == pytest.approx(min(errors), rel=1e-5)
     model.set_state_dict(read_weights(tmp_path / "best.safetensors").arrays)
-    assert evaluate(model, held_out, task).quality == pytest.approx(after, rel=1e-5)
+    assert evaluate(Predictor(model, "eager"), held_out, task).quality == pytest.approx(
+        after, rel=1e-5
+    )
 
     pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert pictures == [

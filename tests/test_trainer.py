@@ -15,6 +15,7 @@ from paddlevid.data.loader import BadSamplesError, Batch, Loader
 from paddlevid.data.mix import Mix
 from paddlevid.losses import CrossEntropy
 from paddlevid.optim import Schedule, WeightAverage, create_optimizer, group_parameters
+from paddlevid.predictor import Predictor
 from paddlevid.tasks import Classification
 from paddlevid.trainer import Interrupted, Settings, evaluate, fit, train_step
 from paddlevid.weights import WeightsError, read_weights
@@ -175,7 +176,7 @@ def test_best_weights_are_those_of_the_best_epoch_not_the_last(tmp_path, monkeyp
 
     def fake_evaluate(*_, **__):
         kept.append(weights_of(model))
-        evaluation = evaluate(model, Loader(Clips(9), 4), task)
+        evaluation = evaluate(Predictor(model, "eager"), Loader(Clips(9), 4), task)
         score, loss = next(scores)
         monkeypatch.setattr(type(evaluation), "top_k", lambda self, k: score)
         return dataclasses.replace(evaluation, loss=loss)
@@ -340,12 +341,13 @@ def test_an_evaluation_without_any_readable_clip_is_an_error():
     model, task, *_ = parts()
     loader = Loader(Clips(3, broken=range(3)), 2, max_bad_samples=1.0)
     with pytest.raises(ValueError, match="none of the clips could be read"):
-        evaluate(model, loader, task)
+        evaluate(Predictor(model, "eager"), loader, task)
 
 
 def test_an_evaluation_weights_a_small_last_batch_by_its_clips():
     model, task, *_ = parts()
-    results = [evaluate(model, Loader(Clips(7), size), task) for size in (1, 4, 7)]
+    predictor = Predictor(model, "eager")
+    results = [evaluate(predictor, Loader(Clips(7), size), task) for size in (1, 4, 7)]
     assert results[0].loss == pytest.approx(results[1].loss, rel=1e-5)
     assert results[1].loss == pytest.approx(results[2].loss, rel=1e-5)
     assert results[0].top_k(1) == results[2].top_k(1)
@@ -534,9 +536,9 @@ def test_the_average_is_what_is_evaluated_and_kept_and_training_goes_on_without_
         steps.append(weights_of(self.model))
         update(self, step)
 
-    def watch_evaluate(model, *rest, **named):
-        evaluated.append(weights_of(model))
-        return evaluate(model, *rest, **named)
+    def watch_evaluate(predictor, *rest, **named):
+        evaluated.append(weights_of(predictor.network))
+        return evaluate(predictor, *rest, **named)
 
     monkeypatch.setattr(WeightAverage, "update", watch_update)
     monkeypatch.setattr("paddlevid.trainer.evaluate", watch_evaluate)

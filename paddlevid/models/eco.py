@@ -258,7 +258,7 @@ class ECO(nn.Layer):
         tap = self.double_3c(maps)
         return tap, self.appearance(maps, tap) if self.appearance else None
 
-    def fuse(self, maps: Tensor, vectors: Tensor | None) -> Tensor:
+    def fuse(self, maps: Tensor, vectors: Tensor | None = None) -> Tensor:
         """Features of frames in order -> logits: (N, T, 96, h, w), (N, T, 1024) -> (N, K)"""
         features = self.dropout_3d(self.tail(maps.transpose([0, 2, 1, 3, 4])))
         if vectors is not None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import frames_of, write_video
 
-from paddlevid.data import decode as decoding
+from paddlevid.data import video as videos
 from paddlevid.data.dataset import (
     HMDB51Dataset,
     ListError,
@@ -33,6 +33,7 @@ from paddlevid.data.transform import (
     RandomCrop,
     RandomFlip,
     Resize,
+    ResizeShortSide,
     TenCrops,
     UniformCrop,
 )
@@ -294,20 +295,31 @@ def test_a_line_with_and_one_without_a_suffix_name_the_same_video(tmp_path, vide
 def test_the_frames_are_those_of_the_decoder_and_its_rate_goes_to_the_sampler(video):
     asked = []
 
-    def decoder(path, choose):
+    def decoder(path, choose, new_size):
         indices = choose(600, 60.0)
-        asked.append((path, indices.tolist()))
+        asked.append((path, indices.tolist(), new_size(48, 64)))
         return np.full((len(indices), 8, 8, 3), 51, np.uint8)
 
     sampler = LinspaceSampler(4, 10)
     data = videos_of([Sample(video, 0)], PLAIN, sampler, decoder=decoder, num_clips=2)
     views, _ = data[0]
     assert views.shape == (2, 3, 4, 8, 8) and np.allclose(views, 0.2)
-    assert asked == [
-        (video, sampler(600, None, 0.25, 60.0).tolist()),
-        (video, sampler(600, None, 0.75, 60.0).tolist()),
-    ]
-    assert asked[0][1] != sampler(600, None, 0.25).tolist()
+    clips = [sampler(600, None, phase, 60.0).tolist() for phase in (0.25, 0.75)]
+    assert asked == [(video, [*clips[0], *clips[1]], (48, 64))]
+    assert clips[0] != sampler(600, None, 0.25).tolist()
+
+
+@pytest.mark.parametrize("first", [ResizeShortSide(20), JitterScale(16, 60), Resize(20, 31)])
+def test_a_decoder_that_resizes_gives_the_same_views_as_one_that_does_not(video, first):
+    def whole(path, choose, new_size):
+        return VideoDecoder()(path, choose)
+
+    transform = Compose([first, RandomCrop(16), RandomFlip()], PLAIN.normalize)
+    for epoch in range(4):
+        options = {"train": True, "num_clips": 2}
+        ours = videos_of([Sample(video)], transform, **options).fetch(0, epoch)
+        plain = videos_of([Sample(video)], transform, decoder=whole, **options).fetch(0, epoch)
+        np.testing.assert_array_equal(ours.views, plain.views)
 
 
 def test_the_rate_of_a_real_video_decides_which_frames_are_taken(tmp_path):
@@ -320,7 +332,7 @@ def test_the_rate_of_a_real_video_decides_which_frames_are_taken(tmp_path):
 
 
 def test_a_backend_can_be_chosen(video, monkeypatch):
-    monkeypatch.setattr(decoding, "BACKENDS", {"opencv": decoding.BACKENDS["opencv"]})
+    monkeypatch.setattr(videos, "BACKENDS", {"opencv": videos.BACKENDS["opencv"]})
     views = videos_of([Sample(video)], decoder=VideoDecoder("opencv")).fetch(0).views
     np.testing.assert_array_equal(views[0], PLAIN.normalize(decode(video, [3, 10, 16], "opencv")))
 

@@ -1,5 +1,6 @@
 """Decoding: what is read is what is there, and what cannot be read says why."""
 
+import itertools
 import os
 import pickle
 import re
@@ -17,6 +18,7 @@ import pytest
 from conftest import frames_of, write_video
 
 from paddlevid.data import decode as module
+from paddlevid.data import video as videos
 from paddlevid.data.decode import DecodeError, VideoDecoder, count_frames, decode
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
@@ -129,7 +131,7 @@ def test_a_header_with_a_wrong_number_of_frames_does_no_harm(video, claimed):
 
 
 def test_sampling_is_asked_again_when_a_video_has_fewer_frames_than_counted(video, monkeypatch):
-    monkeypatch.setattr(module, "_measure", lambda path, backend: (33, 25.0))
+    monkeypatch.setattr(videos.VideoClip, "measure", lambda clip: (33, 25.0))
     asked = []
 
     def choose(num_frames, fps):
@@ -149,7 +151,7 @@ def test_a_broken_file_whose_name_is_not_utf8_is_an_error_like_any_other(tmp_pat
 
 
 def test_a_video_that_yields_nothing_after_all_is_an_error(video, monkeypatch):
-    monkeypatch.setattr(module, "iterate_frames", lambda path: iter(()))
+    monkeypatch.setattr(videos, "iterate_frames", lambda path: iter(()))
     with pytest.raises(DecodeError, match=r"clip\.avi: has no frames that can be decoded"):
         VideoDecoder()(video, lambda n, fps: [n - 1])
 
@@ -271,7 +273,7 @@ def test_a_video_that_says_it_lies_on_its_side_is_turned_upright(tmp_path, degre
 
 def test_only_wanted_frames_are_converted_and_reading_stops_after_the_last(video, monkeypatch):
     seen, converted = [], []
-    iterate, convert = module.iterate_frames, module.to_image
+    iterate, convert = videos.iterate_frames, videos.to_image
 
     def counting(path):
         for frame in iterate(path):
@@ -282,22 +284,22 @@ def test_only_wanted_frames_are_converted_and_reading_stops_after_the_last(video
         converted.append(1)
         return convert(frame, *args, **kwargs)
 
-    monkeypatch.setattr(module, "iterate_frames", counting)
-    monkeypatch.setattr(module, "to_image", converting)
+    monkeypatch.setattr(videos, "iterate_frames", counting)
+    monkeypatch.setattr(videos, "to_image", converting)
     decode(video, [9, 2, 2, 5])
     assert (len(seen), len(converted)) == (10, 3)
 
 
 def test_a_frame_converts_alone_as_with_a_shared_converter(video):
-    frame = next(module.iterate_frames(video))
-    np.testing.assert_array_equal(module.to_image(frame), decode(video, [0])[0])
-    bgr = next(module.iterate_images(video))[1]
+    frame = next(videos.iterate_frames(video))
+    np.testing.assert_array_equal(videos.to_image(frame), decode(video, [0])[0])
+    bgr = next(videos.iterate_images(video))[1]
     np.testing.assert_array_equal(bgr[..., ::-1], decode(video, [0])[0])
 
 
 @pytest.mark.parametrize("backend", ["pyav", "opencv"])
 def test_all_frames_come_with_their_seconds(video, backend):
-    seconds, images = zip(*module.iterate_images(video, backend), strict=True)
+    seconds, images = zip(*videos.iterate_images(video, backend), strict=True)
     np.testing.assert_allclose(seconds, np.arange(20) / 25, atol=1e-3)
     assert numbers(np.stack(images), 20) == list(range(20))
 
@@ -308,7 +310,7 @@ def fail(*_):
 
 def test_opencv_reads_what_pyav_cannot(video, monkeypatch):
     expected = decode(video, [0, 9], "opencv")
-    monkeypatch.setattr(module, "_open", fail)
+    monkeypatch.setattr(videos, "open_video", fail)
     assert count_frames(video) == 20
     np.testing.assert_array_equal(decode(video, [0, 9]), expected)
     with pytest.raises(
@@ -321,8 +323,8 @@ def test_when_both_backends_fail_the_message_has_both_reasons(video, monkeypatch
     def fail_too(*_):
         raise cv2.error("another defect")
 
-    monkeypatch.setattr(module, "_open", fail)
-    monkeypatch.setattr(module, "_open_opencv", fail_too)
+    monkeypatch.setattr(videos, "open_video", fail)
+    monkeypatch.setattr(videos, "_open_opencv", fail_too)
     both = r"clip\.avi: .*pyav: a defect made for this test; opencv: another defect"
     with pytest.raises(DecodeError, match=both):
         decode(video, [0])
@@ -344,6 +346,34 @@ def asked_of(decoder: VideoDecoder, path: Path) -> tuple[int, float]:
     return asked[0]
 
 
+@pytest.mark.parametrize("backend", ["pyav", "opencv"])
+@pytest.mark.parametrize("kind", ["video", "folder"])
+def test_frames_are_resized_one_by_one_as_they_would_be_afterwards(tmp_path, video, backend, kind):
+    path = (
+        video if kind == "video" else write_images(tmp_path / "f", [f"{i}.jpg" for i in range(20)])
+    )
+    asked = []
+
+    def new_size(height, width):
+        asked.append((height, width))
+        return 31, 17
+
+    whole = VideoDecoder(backend)(path, lambda n, fps: [9, 2, 9])
+    clip = VideoDecoder(backend)(path, lambda n, fps: [9, 2, 9], new_size)
+    np.testing.assert_array_equal(clip, [cv2.resize(frame, (17, 31)) for frame in whole])
+    assert asked == [(48, 64)] * 2
+    same = VideoDecoder(backend)(
+        path, lambda n, fps: [9, 2, 9], lambda height, width: (height, width)
+    )
+    np.testing.assert_array_equal(same, whole)
+
+
+def test_frames_that_change_their_size_are_an_error():
+    numbered = [(0, np.zeros((4, 6, 3), np.uint8)), (1, np.zeros((1, 1, 3), np.uint8))]
+    with pytest.raises(ValueError, match=r"its frames have different sizes: 1x1 after \(4, 6\)"):
+        videos.gather(numbered, np.array([0, 1]))
+
+
 @pytest.mark.parametrize("backend", [None, "pyav", "opencv"])
 def test_a_decoder_reads_what_is_chosen(video, backend):
     clip = VideoDecoder(backend)(video, lambda n, fps: [n - 1, 0, 0, n // 2])
@@ -352,35 +382,28 @@ def test_a_decoder_reads_what_is_chosen(video, backend):
 
 
 @pytest.mark.parametrize(
-    ("backend", "steps"),
-    [
-        ("pyav", ["pyav 0", "pyav 1"]),
-        ("opencv", ["opencv 0", "opencv 1"]),
-        (None, ["pyav 0", "pyav 1"]),
-    ],
+    ("backend", "used"), [("pyav", "pyav"), ("opencv", "opencv"), (None, "pyav")]
 )
-def test_a_decoder_measures_and_decodes_with_its_backend(video, monkeypatch, backend, steps):
+def test_a_decoder_measures_and_decodes_with_its_backend(video, monkeypatch, backend, used):
     called = []
 
-    def noting(name, number, step):
+    def noting(name, step):
         def note(*arguments):
-            called.append(f"{name} {number}")
+            called.append(name)
             return step(*arguments)
 
         return note
 
-    noted = {
-        name: tuple(noting(name, number, step) for number, step in enumerate(both))
-        for name, both in module.BACKENDS.items()
-    }
-    monkeypatch.setattr(module, "BACKENDS", noted)
+    for name, reader in videos.BACKENDS.items():
+        for step in ("measure", "images"):
+            monkeypatch.setattr(reader, step, noting(f"{name} {step}", getattr(reader, step)))
     VideoDecoder(backend)(video, lambda n, fps: [0])
-    assert called == steps
+    assert called == [f"{used} measure", f"{used} images"]
 
 
 def test_a_decoder_without_a_backend_falls_back_to_opencv_and_others_do_not(video, monkeypatch):
     expected = decode(video, [3], "opencv")
-    monkeypatch.setattr(module, "_open", fail)
+    monkeypatch.setattr(videos, "open_video", fail)
     np.testing.assert_array_equal(VideoDecoder()(video, lambda n, fps: [3]), expected)
     with pytest.raises(DecodeError, match=r"cannot be decoded \(pyav: a defect made for this"):
         VideoDecoder("pyav")(video, lambda n, fps: [3])
@@ -458,7 +481,7 @@ def test_a_rate_that_a_file_does_not_say_is_told_from_the_times_of_its_frames(
 
 def test_only_chosen_frames_are_converted_by_a_decoder(video, monkeypatch):
     seen, converted = [], []
-    iterate, convert = module.iterate_frames, module.to_image
+    iterate, convert = videos.iterate_frames, videos.to_image
 
     def counting(path):
         for frame in iterate(path):
@@ -469,8 +492,8 @@ def test_only_chosen_frames_are_converted_by_a_decoder(video, monkeypatch):
         converted.append(1)
         return convert(frame, *args, **kwargs)
 
-    monkeypatch.setattr(module, "iterate_frames", counting)
-    monkeypatch.setattr(module, "to_image", converting)
+    monkeypatch.setattr(videos, "iterate_frames", counting)
+    monkeypatch.setattr(videos, "to_image", converting)
     VideoDecoder()(video, lambda n, fps: [n - 9, 3, 3])
     assert (len(seen), len(converted)) == (12, 2)  # measuring decodes nothing
     seen.clear(), converted.clear()
@@ -494,7 +517,7 @@ def test_a_process_can_be_held_to_one_thread(video):
         module.limit_threads(1)
         assert cv2.getNumThreads() == 1
         with av.open(str(video)) as container:
-            assert module._video_stream(container, video).codec_context.thread_count == 1
+            assert videos.video_stream(container, video).codec_context.thread_count == 1
     finally:
         module.limit_threads(0)
         cv2.setNumThreads(before)
@@ -747,8 +770,13 @@ def test_chosen_frames_of_a_folder_come_one_by_one(tmp_path):
 
 def test_frames_that_are_not_chosen_are_not_converted(video, monkeypatch):
     converted = []
-    to_image = module.to_image
-    monkeypatch.setattr(module, "to_image", lambda *words: converted.append(1) or to_image(*words))
+    to_image = videos.to_image
+
+    def converting(frame, **options):
+        converted.append(1)
+        return to_image(frame, **options)
+
+    monkeypatch.setattr(videos, "to_image", converting)
     assert len(list(module.iterate_chosen(video, lambda n, fps: np.array([2, 5])))) == 2
     assert len(converted) == 2
 
@@ -765,13 +793,19 @@ def test_what_is_no_video_gives_no_frames(tmp_path, content):
         list(module.iterate_chosen(tmp_path / "a.avi", lambda n, fps: np.arange(n)))
 
 
-def test_the_other_reader_has_its_chance_before_a_frame_is_out(video, monkeypatch):
-    iterate = module.iterate_images
+@pytest.mark.parametrize("good", [0, 3])
+def test_the_other_reader_has_its_chance_before_a_frame_is_out(video, monkeypatch, good):
+    iterate = videos.iterate_frames
 
-    def broken(path: Path, backend: str, wanted: object) -> object:
-        if backend == "pyav":
-            raise ValueError("no")
-        return iterate(path, backend, wanted)
+    def broken(path: Path) -> object:
+        yield from itertools.islice(iterate(path), good)
+        raise ValueError("no")
 
-    monkeypatch.setattr(module, "iterate_images", broken)
-    assert len(list(module.iterate_chosen(video, lambda n, fps: np.arange(n)))) == 20
+    monkeypatch.setattr(videos, "iterate_frames", broken)
+    frames = module.iterate_chosen(video, lambda n, fps: np.arange(n))
+    if good == 0:
+        assert len(list(frames)) == 20
+        return
+    assert len(list(itertools.islice(frames, good))) == good
+    with pytest.raises(DecodeError, match=r"clip\.avi: cannot be decoded \(pyav: no\)"):
+        next(frames)

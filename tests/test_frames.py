@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from conftest import frames_of, write_video
 
-from paddlevid.data import decode, frames
+from paddlevid.data import frames
+from paddlevid.data import video as videos
 from paddlevid.data.decode import DecodeError
 from paddlevid.data.frames import write_frames
 
@@ -134,15 +135,15 @@ def test_a_bad_video_leaves_nothing_behind(video, tmp_path):
 
 
 def test_opencv_starts_anew_where_pyav_fails_in_the_middle(video, tmp_path, monkeypatch):
-    iterate = decode.iterate_frames
+    iterate = videos.iterate_frames
 
     def broken(path):
         yield from list(iterate(path))[:3]
         raise av.error.InvalidDataError(1094995529, "a defect made for this test")
 
-    monkeypatch.setattr(decode, "iterate_frames", broken)
+    monkeypatch.setattr(videos, "iterate_frames", broken)
     assert write_frames(video, tmp_path / "clip") == 20
-    monkeypatch.setattr(decode, "_open_opencv", lambda path: cv2.VideoCapture())
+    monkeypatch.setattr(videos, "_open_opencv", lambda path: cv2.VideoCapture())
     with pytest.raises(DecodeError, match=r"cannot be decoded \(pyav: a defect made for this test"):
         write_frames(video, tmp_path / "again")
     assert os.listdir(tmp_path / "clip") and not (tmp_path / "again").exists()

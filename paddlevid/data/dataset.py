@@ -154,7 +154,7 @@ class VideoDataset:
         samples: of `read_list`.
         sampler: number of frames and their rate -> frame numbers.
         transform: decoded frames -> views.
-        decoder: reads the frames.
+        decoder: reads the frames of all clips of a video, in one call.
         num_classes: K; a label outside 0 .. K - 1 is an error. None: labels are not needed.
         train: random draws; otherwise the same frames every time.
         num_clips: how many clips of a video are scored and averaged, spread evenly.
@@ -221,19 +221,24 @@ class VideoDataset:
         label = self.label_of(sample)
         transform = self.transform.without(RandomFlip) if label in self.no_flip else self.transform
         seed = [self.seed, epoch, index]
-        views = []
         sampler = with_scenes(self.sampler, sample.path)
-        for phase in (np.arange(self.num_clips) + 0.5) / self.num_clips:
-            choose = functools.partial(self._choose, sampler, seed, phase)
-            frames = self.decoder(sample.path, choose)
-            views.append(transform(frames, np.random.default_rng([*seed, 1])))
-        return np.concatenate(views), -1 if label is None else label
+        draws = functools.partial(np.random.default_rng, [*seed, 1])  # the same for every clip
 
-    def _choose(
-        self, sampler: Sampler, seed: list[int], phase: float, num_frames: int, fps: float
-    ) -> NDArray[np.int64]:
-        rng = np.random.default_rng([*seed, 0]) if self.train else None
-        return sampler(num_frames, rng, phase, fps)
+        def choose(num_frames: int, fps: float) -> NDArray[np.int64]:
+            clips = []
+            for phase in (np.arange(self.num_clips) + 0.5) / self.num_clips:
+                rng = np.random.default_rng([*seed, 0]) if self.train else None
+                clips.append(sampler(num_frames, rng, phase, fps))
+            return np.concatenate(clips)
+
+        @functools.cache  # the frames of a video have one size
+        def new_size(height: int, width: int) -> tuple[int, int]:
+            return transform.first_size(height, width, draws())
+
+        frames = self.decoder(sample.path, choose, new_size)
+        views = [transform(clip, draws()) for clip in np.split(frames, self.num_clips)]
+        label = -1 if label is None else label
+        return views[0] if len(views) == 1 else np.concatenate(views), label
 
     def _check_label(self, sample: Sample, label: int | None) -> None:
         if self.num_classes is None:

@@ -1,52 +1,63 @@
 """Decoding: a video file, a folder of frames or a pickled clip -> uint8 (T, H, W, 3) RGB frames."""
 
+import itertools
 import os
 import pickle
 import re
 import stat
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
-Indices = NDArray[np.int64]  # (T,) 0-based frame numbers, in any order, repeats allowed
+from paddlevid.data.video import (
+    DecodeError,
+    FewerFrames,
+    Frames,
+    Indices,
+    NewSize,
+    VideoClip,
+    gather,
+    iterate_frames,
+    limit_threads,
+    open_video,
+    to_image,
+    video_stream,
+)
+
+__all__ = [
+    "FRAME_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "DecodeError",
+    "Frames",
+    "Indices",
+    "PickledClip",
+    "VideoDecoder",
+    "VideoReport",
+    "count_frames",
+    "decode",
+    "frame_files",
+    "inspect_video",
+    "is_pickled",
+    "is_video",
+    "iterate_chosen",
+    "limit_threads",
+    "natural_key",
+    "read_pickled_clip",
+]
+
+Choose = Callable[[int, float], Indices]  # (number of frames, frames a second) -> which of them
 
 VIDEO_SUFFIXES = (
     ".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv", ".3gp", ".ts",
     ".mts", ".m2ts", ".ogv", ".asf", ".vob",
 )  # fmt: skip
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
-
-_num_threads = 0  # of a video decoder; 0 = as many as it likes
-
-
-def limit_threads(num_threads: int) -> None:
-    """Let OpenCV and the video decoders of this process use so many threads.
-
-    For processes that work side by side, such as the loader's: one thread each.
-    """
-    global _num_threads
-    _num_threads = num_threads
-    cv2.setNumThreads(num_threads)
-
-
-class DecodeError(ValueError):
-    """A clip cannot be read. The message names the file and the reason."""
-
-
-class _FewerFrames(Exception):
-    """A video ended before the wanted frame; holds how many frames it really has."""
-
-    def __init__(self, num_frames: int) -> None:
-        super().__init__(num_frames)
-        self.num_frames = num_frames
 
 
 def is_video(path: Path) -> bool:
@@ -147,204 +158,46 @@ def _decode_image(frame: Path | bytes, owner: Path, number: int) -> NDArray[np.u
         image = None
     if image is None:
         raise DecodeError(f"{name}: is not an image that OpenCV reads")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
-def _decode_images(frames: list[Path] | list[bytes], owner: Path, indices: Indices) -> Frames:
-    if len(indices) and not 0 <= indices.min() <= indices.max() < len(frames):
-        raise _FewerFrames(len(frames))
-    images = {i: _decode_image(frames[i], owner, i) for i in np.unique(indices).tolist()}
-    sizes = {image.shape[:2] for image in images.values()}
-    if len(sizes) > 1:
-        raise DecodeError(f"{owner}: its frames have different sizes (height, width): {sizes}")
-    return np.stack([images[i] for i in indices.tolist()])
+class _ImageClip:
+    """Images in a folder or in a .pkl."""
 
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._frames = read_pickled_clip(path).frames if is_pickled(path) else frame_files(path)
 
-# --- videos ---------------------------------------------------------------------------------------
+    def measure(self) -> tuple[int, float]:
+        if not self._frames:
+            raise DecodeError(f"{self._path}: has no frames")
+        return len(self._frames), 0.0
 
+    def decode(self, indices: Indices, new_size: NewSize | None = None) -> Frames:
+        return gather(self.images(set(indices.tolist())), indices, new_size)
 
-def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    if not container.streams.video:
-        raise DecodeError(f"{path}: has no video stream")
-    stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
-    stream.codec_context.thread_count = _num_threads
-    return stream
+    def images(self, wanted: Collection[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        if max(wanted) >= len(self._frames):
+            raise FewerFrames(len(self._frames))
+        sizes = set()
+        for number in sorted(wanted):
+            image = _decode_image(self._frames[number], self._path, number)
+            sizes.add(image.shape[:2])
+            if len(sizes) > 1:
+                raise DecodeError(
+                    f"{self._path}: its frames have different sizes (height, width): {sizes}"
+                )
+            yield number, image
 
-
-def _open(path: Path) -> av.container.InputContainer:
-    return av.open(os.path.abspath(path))  # FFmpeg takes the `a` of a relative `a:b.avi` for http
-
-
-def _open_opencv(path: Path) -> cv2.VideoCapture:
-    name = os.path.abspath(path)
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # OpenCV would raise, or, beside some other libraries, crash
-        raise ValueError("it takes no name that is not UTF-8") from None
-    capture = cv2.VideoCapture(name)
-    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # upright; some versions do not by default
-    return capture
-
-
-def iterate_frames(path: Path) -> Iterator[av.VideoFrame]:
-    """All frames of a video, in the order shown, not converted yet (see `to_image`)."""
-    with _open(path) as container:
-        yield from container.decode(_video_stream(container, path))
-
-
-# Older versions of PyAV have no such option, and always use one thread.
-_ONE_THREAD = {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
-
-
-def to_image(
-    frame: av.VideoFrame, colours: str = "rgb24", converter: VideoReformatter | None = None
-) -> NDArray[np.uint8]:
-    """A decoded frame -> (H, W, 3) uint8, turned upright as its rotation metadata asks.
-
-    One converter for all frames of a video saves 0.3 ms a frame, several times the conversion.
-    """
-    converter = converter or VideoReformatter()
-    image = converter.reformat(frame, format=colours, **_ONE_THREAD).to_ndarray()
-    quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
-
-
-def iterate_images(
-    path: Path, backend: str = "pyav", wanted: Container[int] | None = None
-) -> Iterator[tuple[float, NDArray[np.uint8] | None]]:
-    """All frames of a video: (seconds from the start, (H, W, 3) BGR); lets errors through.
-
-    Frames whose number is not `wanted` come as None: they are decoded, but not converted.
-    """
-    if backend == "pyav":
-        converter = VideoReformatter()
-        for number, frame in enumerate(iterate_frames(path)):
-            take = wanted is None or number in wanted
-            yield frame.time or 0.0, to_image(frame, "bgr24", converter) if take else None
-        return
-    capture, number = _open_opencv(path), 0
-    try:
-        while capture.grab():
-            seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            yield seconds, capture.retrieve()[1] if wanted is None or number in wanted else None
-            number += 1
-    finally:
-        capture.release()
-
-
-def _decode_pyav(path: Path, indices: Indices) -> Frames:
-    wanted, last = set(indices.tolist()), int(indices.max())
-    images, number, converter = {}, -1, VideoReformatter()
-    for number, frame in enumerate(iterate_frames(path)):
-        if number in wanted:
-            images[number] = to_image(frame, converter=converter)
-        if number == last:
-            return np.stack([images[i] for i in indices.tolist()])
-    raise _FewerFrames(number + 1)
-
-
-def _decode_opencv(path: Path, indices: Indices) -> Frames:
-    wanted, last = set(indices.tolist()), int(indices.max())
-    images, number = {}, 0
-    capture = _open_opencv(path)
-    try:
-        while number <= last and capture.grab():
-            if number in wanted:
-                images[number] = cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB)
-            number += 1
-    finally:
-        capture.release()
-    if number == 0:
-        raise ValueError(_NO_FRAME)
-    if number <= last:
-        raise _FewerFrames(number)
-    return np.stack([images[i] for i in indices.tolist()])
-
-
-def _measure_pyav(path: Path) -> tuple[int, float]:
-    """Frames by counting packets, by decoding them where the header says another number; rate."""
-    with _open(path) as container:
-        stream = _video_stream(container, path)
-        claimed, packets, times = stream.frames, 0, []
-        for packet in container.demux():  # of all streams: the cut may lie in a packet of sound
-            if packet.is_corrupt:
-                raise DecodeError(f"{path}: the file is cut off after frame {packets}")
-            if packet.stream_index == stream.index and packet.size > 0 and not packet.is_discard:
-                packets += 1
-                times.append(packet.pts)
-        if "matroska" in container.format.name and path.stat().st_size < _matroska_end(path):
-            raise DecodeError(f"{path}: the file is cut off after frame {packets}")
-        fps = float(stream.average_rate or _rate_of(times, stream.time_base))
-    if claimed in (0, packets):
-        return packets, fps
-    return sum(1 for _ in iterate_frames(path)), fps
-
-
-def _rate_of(times: list[int | None], unit: Fraction) -> Fraction | int:
-    """Average frames a second of frames shown at these times, in units of seconds; 0 = unknown.
-
-    For files that do not say a rate, such as a browser's recordings, where FFmpeg guesses wildly.
-    """
-    known = [time for time in times if time is not None]
-    span = max(known, default=0) - min(known, default=0)
-    return (len(known) - 1) / (span * unit) if span else 0
-
-
-def _matroska_end(path: Path) -> int:
-    """The size that an .mkv or .webm says it has; 0 where it does not say.
-
-    Its two outermost elements are a header and a segment, each with a 4-byte name and a size in
-    1 to 8 bytes, the first bit set of which tells how many. FFmpeg takes a cut for the end.
-    """
-    with open(path, "rb") as file:
-        start = file.read(256)
-    end = 0
-    for name in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):
-        at = end + 4
-        if start[end:at] != name or at >= len(start):
-            return 0
-        num_bytes = 9 - start[at].bit_length()
-        unknown = (1 << 7 * num_bytes) - 1
-        size = int.from_bytes(start[at : at + num_bytes], "big") & unknown
-        if size == unknown:
-            return 0
-        end = at + num_bytes + size
-    return end
-
-
-def _measure_opencv(path: Path) -> tuple[int, float]:
-    capture = _open_opencv(path)
-    try:
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        num_frames = sum(1 for _ in iter(capture.grab, False))
-    finally:
-        capture.release()
-    if num_frames == 0:
-        raise ValueError(_NO_FRAME)
-    return num_frames, fps
-
-
-_NO_FRAME = "no frame"  # all that OpenCV says of a file that it does not read
-
-# name -> (frames and rate, decode); a later one has its chance when an earlier one fails
-BACKENDS = {"pyav": (_measure_pyav, _decode_pyav), "opencv": (_measure_opencv, _decode_opencv)}
-
-
-def _read_video(path: Path, step: int, *arguments: object, backend: str | None) -> object:
-    """Call a backend's step (0 measure, 1 decode); when PyAV fails, OpenCV gets its chance."""
-    reasons = []
-    for name in [backend] if backend else list(BACKENDS):
-        try:
-            return BACKENDS[name][step](path, *arguments)
-        except (DecodeError, _FewerFrames):
-            raise
-        except (av.error.FFmpegError, cv2.error, OSError, ValueError) as error:
-            reasons.append(f"{name}: {getattr(error, 'strerror', None) or error}")
-    raise DecodeError(f"{path}: cannot be decoded ({'; '.join(reasons)})")
+    def close(self) -> None:
+        pass
 
 
 # --- the door -------------------------------------------------------------------------------------
+
+
+def _open_clip(path: Path, backend: str | None = None) -> VideoClip | _ImageClip:
+    return _ImageClip(path) if path.is_dir() or is_pickled(path) else VideoClip(path, backend)
 
 
 def count_frames(path: Path | str, backend: str | None = None) -> int:
@@ -352,20 +205,9 @@ def count_frames(path: Path | str, backend: str | None = None) -> int:
 
     Raises DecodeError when it has none or cannot be read.
     """
-    return _measure(_existing(path), backend)[0]
-
-
-def _measure(path: Path, backend: str | None) -> tuple[int, float]:
-    """Number of frames, at least 1, and frames a second; 0.0 where they are not known."""
-    if is_pickled(path):
-        return len(read_pickled_clip(path).frames), 0.0
-    if path.is_dir():
-        num_frames, fps = len(frame_files(path)), 0.0
-    else:
-        num_frames, fps = _read_video(path, 0, backend=backend)
-    if num_frames == 0:
-        raise DecodeError(f"{path}: has no frames")
-    return num_frames, fps
+    path = _existing(path)
+    with closing(_open_clip(path, backend)) as clip:
+        return clip.measure()[0]
 
 
 def decode(path: Path | str, indices: Indices, backend: str | None = None) -> Frames:
@@ -377,10 +219,11 @@ def decode(path: Path | str, indices: Indices, backend: str | None = None) -> Fr
 
     Raises DecodeError when the clip cannot be read or has fewer frames than asked for.
     """
-    path, indices = _existing(path), np.asarray(indices, np.int64)
+    path, indices = _existing(path), _checked(indices)
     try:
-        return _decode(path, indices, backend)
-    except _FewerFrames as short:
+        with closing(_open_clip(path, backend)) as clip:
+            return clip.decode(indices)
+    except FewerFrames as short:
         raise DecodeError(
             f"{path}: has {short.num_frames} frames, but frame number {indices.max()} was asked for"
         ) from None
@@ -390,34 +233,40 @@ def decode(path: Path | str, indices: Indices, backend: str | None = None) -> Fr
 class VideoDecoder:
     """Reads those frames of a clip that are chosen when it is known how many there are.
 
+    Of an .mp4 or .mkv in H.264 or HEVC no more is decoded than the chosen frames need: from the
+    last point before each where decoding can start, and in H.264 without the frames on the way that
+    no other one refers to. Which frame is the i-th follows there from the times at which the file
+    shows them, unless the decoder contradicts. Of other videos all frames up to the last chosen one
+    are decoded, and frame i is the i-th that the decoder yields.
+
     Args:
         backend: "pyav" or "opencv"; by default PyAV, and OpenCV where PyAV fails.
     """
 
     backend: str | None = None
 
-    def __call__(self, path: Path | str, choose: Callable[[int, float], Indices]) -> Frames:
+    def __call__(self, path: Path | str, choose: Choose, new_size: NewSize | None = None) -> Frames:
         """The frames that `choose(num_frames, fps)` picks: -> (T, H, W, 3) uint8 RGB
 
         fps is 0.0 where the clip does not say: a folder of frames, a .pkl. Should the video end
-        before a chosen frame, `choose` is asked again with the true number.
+        before a chosen frame, `choose` is asked again with the true number. Each frame is resized
+        to `new_size(height, width)`, bilinear, before the next one is decoded.
 
         Raises DecodeError when the clip cannot be read.
         """
         path = _existing(path)
-        num_frames, fps = _measure(path, self.backend)
-        while True:
-            try:
-                return _decode(path, np.asarray(choose(num_frames, fps), np.int64), self.backend)
-            except _FewerFrames as short:
-                if not 0 < short.num_frames < num_frames:
-                    raise DecodeError(f"{path}: has no frames that can be decoded") from None
-                num_frames = short.num_frames
+        with closing(_open_clip(path, self.backend)) as clip:
+            num_frames, fps = clip.measure()
+            while True:
+                try:
+                    return clip.decode(_checked(choose(num_frames, fps)), new_size)
+                except FewerFrames as short:
+                    if not 0 < short.num_frames < num_frames:
+                        raise DecodeError(f"{path}: has no frames that can be decoded") from None
+                    num_frames = short.num_frames
 
 
-def iterate_chosen(
-    path: Path | str, choose: Callable[[int, float], Indices]
-) -> Iterator[NDArray[np.uint8]]:
+def iterate_chosen(path: Path | str, choose: Choose) -> Iterator[NDArray[np.uint8]]:
     """The frames that `choose(num_frames, fps)` picks, one after the other: (H, W, 3) RGB
 
     As VideoDecoder, for any number of frames in rising order: one is in memory at a time.
@@ -425,38 +274,22 @@ def iterate_chosen(
     Raises DecodeError when the clip cannot be read, or ends before a frame that was chosen.
     """
     path = _existing(path)
-    num_frames, fps = _measure(path, None)
-    indices = np.asarray(choose(num_frames, fps), np.int64)
-    if path.is_dir() or is_pickled(path):
-        for index in indices:
-            yield _decode(path, index[None], None)[0]
-        return
-    times = dict(zip(*np.unique(indices, return_counts=True), strict=True))
-    number, reasons = -1, []
-    for backend in BACKENDS:
+    with closing(_open_clip(path)) as clip:
+        indices = _checked(choose(*clip.measure())).tolist()
         try:
-            for number, (_, image) in enumerate(iterate_images(path, backend, times)):
-                for _ in range(times.get(number, 0)):
-                    yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-                if number == indices[-1]:
-                    return
-        except (av.error.FFmpegError, cv2.error, OSError, ValueError) as error:
-            reasons.append(f"{backend}: {getattr(error, 'strerror', None) or error}")
-        if number >= 0:  # some frames are out: the other reader may count them in another way
-            break
-    raise DecodeError(
-        f"{path}: cannot be decoded to frame {indices[-1]} ({'; '.join(reasons) or 'it ends'})"
-    )
+            for number, image in clip.images(set(indices)):
+                yield from itertools.repeat(image, indices.count(number))
+        except FewerFrames:
+            raise DecodeError(
+                f"{path}: cannot be decoded to frame {indices[-1]} (it ends)"
+            ) from None
 
 
-def _decode(path: Path, indices: Indices, backend: str | None) -> Frames:
+def _checked(indices: Indices) -> Indices:
+    indices = np.asarray(indices, np.int64)
     if indices.ndim != 1 or len(indices) == 0 or indices.min() < 0:
         raise ValueError(f"frame numbers must be a list of whole numbers from 0, got {indices}")
-    if is_pickled(path):
-        return _decode_images(read_pickled_clip(path).frames, path, indices)
-    if path.is_dir():
-        return _decode_images(frame_files(path), path, indices)
-    return _read_video(path, 1, indices, backend=backend)
+    return indices
 
 
 def _existing(path: Path | str) -> Path:
@@ -495,8 +328,8 @@ def inspect_video(path: Path) -> VideoReport:
     found = {"path": str(path)}
     try:
         _existing(path)
-        with _open(path) as container:
-            stream = _video_stream(container, path)
+        with open_video(path) as container:
+            stream = video_stream(container, path)
             fps = round(float(stream.average_rate or 0), 3)
             found |= {"fps": fps, "codec": stream.codec_context.name}
             claimed = stream.frames
@@ -505,7 +338,8 @@ def inspect_video(path: Path) -> VideoReport:
             if frames == 1:
                 found["height"], found["width"] = to_image(frame).shape[:2]
         found["frames"] = frames
-        _, fps = _measure(path, None)  # finds a file that is cut off, which decoders pass over
+        with closing(VideoClip(path)) as clip:
+            _, fps = clip.measure()  # finds a file that is cut off, which decoders pass over
         found["fps"] = round(fps, 3)
     except (DecodeError, av.error.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)

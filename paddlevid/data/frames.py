@@ -7,7 +7,8 @@ from pathlib import Path
 import av
 import cv2
 
-from paddlevid.data.decode import BACKENDS, DecodeError, count_frames, iterate_images
+from paddlevid.data.decode import DecodeError, count_frames
+from paddlevid.data.video import BACKENDS, iterate_images
 
 
 def write_frames(

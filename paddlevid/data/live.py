@@ -12,7 +12,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from paddlevid.data.decode import to_image
+from paddlevid.data.video import to_image
 
 Moment = tuple[int, float, NDArray[np.uint8]]  # number of the frame, seconds, (H, W, 3) RGB
 

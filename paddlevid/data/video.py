@@ -1,0 +1,382 @@
+"""Video files: the numbers of frames -> the frames, read with PyAV, or OpenCV where that fails."""
+
+import os
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from paddlevid.data.packets import PacketOrder, packet_order, start_test
+
+Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
+Indices = NDArray[np.int64]  # (T,) 0-based frame numbers, in any order, repeats allowed
+NewSize = Callable[[int, int], tuple[int, int]]  # (height, width) of a frame -> those it shall have
+
+_num_threads = 0  # of a video decoder; 0 = as many as pay
+_SMALL = 640 * 480  # pixels of a frame below which handing over to threads costs more than it saves
+
+
+def limit_threads(num_threads: int) -> None:
+    """Let OpenCV and the video decoders of this process use so many threads.
+
+    For processes that work side by side, such as the loader's: one thread each.
+    """
+    global _num_threads
+    _num_threads = num_threads
+    cv2.setNumThreads(num_threads)
+
+
+class DecodeError(ValueError):
+    """A clip cannot be read. The message names the file and the reason."""
+
+
+class FewerFrames(Exception):
+    """A video ended before the wanted frame; holds how many frames it really has."""
+
+    def __init__(self, num_frames: int) -> None:
+        super().__init__(num_frames)
+        self.num_frames = num_frames
+
+
+def gather(
+    numbered: Iterable[tuple[int, NDArray[np.uint8]]],
+    indices: Indices,
+    new_size: NewSize | None = None,
+) -> Frames:
+    """Frames that come with their numbers -> those of `indices`, in their new size: (T, H, W, 3)
+
+    Each is resized, bilinear, before the next one is taken. Raises ValueError when they do not have
+    one size.
+    """
+    frames = None
+    for number, image in numbered:
+        height, width = new_size(*image.shape[:2]) if new_size else image.shape[:2]
+        if frames is None:
+            frames = np.empty((len(indices), height, width, 3), np.uint8)
+        if frames.shape[1:3] != (height, width):
+            raise ValueError(
+                f"its frames have different sizes: {height}x{width} after {frames.shape[1:3]}"
+            )
+        first, *again = np.flatnonzero(indices == number)
+        if image.shape[:2] == (height, width):
+            frames[first] = image
+        else:
+            cv2.resize(image, (width, height), dst=frames[first])
+        frames[again] = frames[first]
+    return frames
+
+
+def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+    """The first stream of pictures, about to be decoded; DecodeError where there is none."""
+    if not container.streams.video:
+        raise DecodeError(f"{path}: has no video stream")
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    context = stream.codec_context
+    context.thread_count = _num_threads or int(context.width * context.height < _SMALL)
+    return stream
+
+
+def open_video(path: Path) -> av.container.InputContainer:
+    """The file, opened with PyAV."""
+    return av.open(os.path.abspath(path))  # FFmpeg takes the `a` of a relative `a:b.avi` for http
+
+
+def _open_opencv(path: Path) -> cv2.VideoCapture:
+    name = os.path.abspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # OpenCV would raise, or, beside some other libraries, crash
+        raise ValueError("it takes no name that is not UTF-8") from None
+    capture = cv2.VideoCapture(name)
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # upright; some versions do not by default
+    return capture
+
+
+def iterate_frames(path: Path) -> Iterator[av.VideoFrame]:
+    """All frames of a video, in the order shown, not converted yet (see `to_image`)."""
+    with open_video(path) as container:
+        yield from container.decode(video_stream(container, path))
+
+
+# Older versions of PyAV have no such option, and always use one thread.
+_ONE_THREAD = {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
+
+
+def to_image(
+    frame: av.VideoFrame, colours: str = "rgb24", converter: VideoReformatter | None = None
+) -> NDArray[np.uint8]:
+    """A decoded frame -> (H, W, 3) uint8, turned upright as its rotation metadata asks.
+
+    One converter for all frames of a video saves 0.3 ms a frame, several times the conversion.
+    """
+    converter = converter or VideoReformatter()
+    image = converter.reformat(frame, format=colours, **_ONE_THREAD).to_ndarray()
+    quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+def iterate_images(
+    path: Path, backend: str = "pyav", wanted: Container[int] | None = None
+) -> Iterator[tuple[float, NDArray[np.uint8] | None]]:
+    """All frames of a video: (seconds from the start, (H, W, 3) BGR); lets errors through.
+
+    Frames whose number is not `wanted` come as None: they are decoded, but not converted.
+    """
+    if backend == "pyav":
+        converter = VideoReformatter()
+        for number, frame in enumerate(iterate_frames(path)):
+            take = wanted is None or number in wanted
+            yield frame.time or 0.0, to_image(frame, "bgr24", converter) if take else None
+        return
+    capture, number = _open_opencv(path), 0
+    try:
+        while capture.grab():
+            seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            yield seconds, capture.retrieve()[1] if wanted is None or number in wanted else None
+            number += 1
+    finally:
+        capture.release()
+
+
+class _Misplaced(Exception):
+    """A frame comes where the times of the packets say that another one is."""
+
+
+class _PyAVVideo:
+    """A video file, read with PyAV."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._container: av.container.InputContainer | None = None
+        self._stream: av.VideoStream | None = None
+        self._order: PacketOrder | None = None  # None: not known, or not certain
+        self._first: tuple[int | None, int | None] = None, None  # pts and dts of the first packet
+
+    def measure(self) -> tuple[int, float]:
+        """Frames by counting packets, by decoding them where the header says another number; rate.
+
+        All packets are read here, so it is also known what stands in which.
+        """
+        path = self._path
+        self._container = container = open_video(path)
+        self._stream = stream = video_stream(container, path)
+        claimed, times, starts, is_whole = stream.frames, [], [], True
+        is_start = start_test(container, stream)
+        for packet in container.demux():  # of all streams: the cut may lie in a packet of sound
+            if packet.is_corrupt:
+                raise DecodeError(f"{path}: the file is cut off after frame {len(times)}")
+            if packet.stream_index == stream.index and packet.size > 0:
+                if packet.is_discard:
+                    is_whole = False
+                    continue
+                if not times:
+                    self._first = packet.pts, packet.dts
+                times.append(packet.pts)
+                starts.append(is_start is not None and is_start(packet))
+        if "matroska" in container.format.name and path.stat().st_size < _matroska_end(path):
+            raise DecodeError(f"{path}: the file is cut off after frame {len(times)}")
+        fps = float(stream.average_rate or _rate_of(times, stream.time_base))
+        if claimed not in (0, len(times)):
+            return sum(1 for _ in iterate_frames(path)), fps
+        if is_whole and is_start:
+            self._order = packet_order(times, starts, bool(stream.codec_context.has_b_frames))
+        return len(times), fps
+
+    def images(self, wanted: Collection[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """The wanted frames and their numbers; from the first one again if they were misplaced."""
+        last, given, converter = max(wanted), -1, VideoReformatter()
+        if self._order and last < len(self._order.frames):
+            try:
+                for given, frame in self._needed_frames(self._order, wanted):
+                    yield given, to_image(frame, converter=converter)
+                return
+            except _Misplaced:
+                given = -1
+            except av.error.FFmpegError:
+                pass
+            self._order = None  # what the decoder yields is counted from here on
+        number = -1
+        for number, frame in enumerate(iterate_frames(self._path)):
+            if number in wanted and number > given:
+                yield number, to_image(frame, converter=converter)
+            if number == last:
+                return
+        raise FewerFrames(number + 1)
+
+    def _needed_frames(
+        self, order: PacketOrder, wanted: Collection[int]
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """The wanted frames and their numbers, decoding no more than they need."""
+        left, latest = set(wanted), -1
+        for frame in self._decode_needed(order, wanted):
+            number = order.numbers.get(frame.pts, -1)
+            if number <= latest or frame.interlaced_frame:  # a packet may hold half of a frame
+                raise _Misplaced
+            latest = number
+            if number in left:
+                left.remove(number)
+                yield number, frame
+                if not left:
+                    return
+        raise _Misplaced
+
+    def _decode_needed(
+        self, order: PacketOrder, wanted: Collection[int]
+    ) -> Iterator[av.VideoFrame]:
+        needed, is_wanted = order.needed(wanted), np.isin(order.frames, list(wanted))
+        context = self._stream.codec_context
+        # Frames that no other one refers to are left out. HEVC's flag tells it of a layer only.
+        passed = "NONREF" if context.name == "h264" else "DEFAULT"
+        pts, dts = self._first
+        self._container.seek(pts if dts is None else dts, stream=self._stream)
+        packets = (packet for packet in self._container.demux(self._stream) if packet.size > 0)
+        for number, packet in zip(range(np.flatnonzero(needed)[-1] + 1), packets, strict=False):
+            if number == 0 and packet.pts != pts:
+                raise _Misplaced
+            if needed[number]:
+                context.skip_frame = "DEFAULT" if is_wanted[number] else passed
+                yield from context.decode(packet)
+        yield from context.decode(None)
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+
+
+class _OpenCVVideo:
+    """A video file, read with OpenCV."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def measure(self) -> tuple[int, float]:
+        """Frames by decoding all, and the rate that the header says."""
+        capture = _open_opencv(self._path)
+        try:
+            fps = capture.get(cv2.CAP_PROP_FPS)
+            num_frames = sum(1 for _ in iter(capture.grab, False))
+        finally:
+            capture.release()
+        if num_frames == 0:
+            raise ValueError(_NO_FRAME)
+        return num_frames, fps
+
+    def images(self, wanted: Collection[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        number, last = -1, max(wanted)
+        for number, (_, image) in enumerate(iterate_images(self._path, "opencv", wanted)):
+            if number in wanted:
+                yield number, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            if number == last:
+                return
+        if number < 0:
+            raise ValueError(_NO_FRAME)
+        raise FewerFrames(number + 1)
+
+    def close(self) -> None:
+        pass
+
+
+def _rate_of(times: list[int | None], unit: Fraction) -> Fraction | int:
+    """Average frames a second of frames shown at these times, in units of seconds; 0 = unknown.
+
+    For files that do not say a rate, such as a browser's recordings, where FFmpeg guesses wildly.
+    """
+    known = [time for time in times if time is not None]
+    span = max(known, default=0) - min(known, default=0)
+    return (len(known) - 1) / (span * unit) if span else 0
+
+
+def _matroska_end(path: Path) -> int:
+    """The size that an .mkv or .webm says it has; 0 where it does not say.
+
+    Its two outermost elements are a header and a segment, each with a 4-byte name and a size in
+    1 to 8 bytes, the first bit set of which tells how many. FFmpeg takes a cut for the end.
+    """
+    with open(path, "rb") as file:
+        start = file.read(256)
+    end = 0
+    for name in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):
+        at = end + 4
+        if start[end:at] != name or at >= len(start):
+            return 0
+        num_bytes = 9 - start[at].bit_length()
+        unknown = (1 << 7 * num_bytes) - 1
+        size = int.from_bytes(start[at : at + num_bytes], "big") & unknown
+        if size == unknown:
+            return 0
+        end = at + num_bytes + size
+    return end
+
+
+_NO_FRAME = "no frame"  # all that OpenCV says of a file that it does not read
+
+# A later one has its chance when an earlier one fails.
+BACKENDS = {"pyav": _PyAVVideo, "opencv": _OpenCVVideo}
+_ERRORS = (av.error.FFmpegError, cv2.error, OSError, ValueError)
+
+
+def _reason(name: str, error: Exception) -> str:
+    return f"{name}: {getattr(error, 'strerror', None) or error}"
+
+
+class VideoClip:
+    """A video file, read by the first of the backends that does not fail.
+
+    All methods raise DecodeError when all fail; `decode` and `images` raise FewerFrames.
+    """
+
+    def __init__(self, path: Path, backend: str | None = None) -> None:
+        self._path = path
+        names = [backend] if backend else list(BACKENDS)
+        self._readers = {name: BACKENDS[name](path) for name in names}
+
+    def measure(self) -> tuple[int, float]:
+        """Number of frames, at least 1, and frames a second; 0.0 where they are not known."""
+        num_frames, fps = self._try(lambda reader: reader.measure())
+        if num_frames == 0:
+            raise DecodeError(f"{self._path}: has no frames")
+        return num_frames, fps
+
+    def decode(self, indices: Indices, new_size: NewSize | None = None) -> Frames:
+        """The frames with these numbers, resized one by one: -> (T, H, W, 3)"""
+        wanted = set(indices.tolist())
+        return self._try(lambda reader: gather(reader.images(wanted), indices, new_size))
+
+    def images(self, wanted: Collection[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """The wanted frames and their numbers, one at a time, in rising order."""
+        reasons, latest = [], -1
+        for name, reader in self._readers.items():
+            try:
+                for number, image in reader.images(wanted):
+                    if number <= latest:
+                        raise ValueError("its frames are not in the order that it says")
+                    latest = number
+                    yield number, image
+                return
+            except _ERRORS as error:
+                reasons.append(_reason(name, error))
+                if latest >= 0:  # the other reader may count the frames in another way
+                    break
+        raise DecodeError(f"{self._path}: cannot be decoded ({'; '.join(reasons)})")
+
+    def close(self) -> None:
+        """Close the file."""
+        for reader in self._readers.values():
+            reader.close()
+
+    def _try(self, read: Callable) -> object:
+        reasons = []
+        for name, reader in self._readers.items():
+            try:
+                return read(reader)
+            except (DecodeError, FewerFrames):
+                raise
+            except _ERRORS as error:
+                reasons.append(_reason(name, error))
+        raise DecodeError(f"{self._path}: cannot be decoded ({'; '.join(reasons)})")

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import csv
+import functools
 import io
 import json
 import sys
@@ -164,29 +165,32 @@ def infer(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong config answer at once.
+    import paddle
+
     from paddlevid import build
+    from paddlevid.predictor import Predictor
 
     print(build.choose_device(config, args.device), file=sys.stderr)
     classes = build.read_classes(config, args.weights)
-    model, _ = build.build_model(config, fresh=True)
-    build.load_all_weights(model, args.weights)
-    identity = build.identify(config, args.weights)
+    with paddle.LazyGuard():  # a program that was kept needs no weights
+        model, _ = build.build_model(config, fresh=True)
+    predictor = Predictor(
+        model,
+        args.engine,
+        build.identify(config, args.weights),
+        functools.partial(build.load_all_weights, model, args.weights),
+        half=args.half,
+        tensorrt=args.tensorrt,
+    )
     if config.model.task == "predict":
-        return predict_frames(args, config, to_predictor(args, model, identity))
+        return predict_frames(args, config, predictor)
     if args.steps or args.save_dir:
         raise ConfigError("--steps and --save_dir are for networks that predict frames: convlstm")
     if args.split:
-        return evaluate(args, config, to_predictor(args, model, identity), classes)
+        return evaluate(args, config, predictor, classes)
     if args.stream:
-        return stream(args, config, model, classes, identity)
-    return predict(args, config, model, classes, identity)
-
-
-def to_predictor(args: argparse.Namespace, model: object, identity: str) -> "Predictor":  # noqa: F821
-    """The network with the engine that the command line asks for."""
-    from paddlevid.predictor import Predictor
-
-    return Predictor(model, args.engine, identity, half=args.half, tensorrt=args.tensorrt)
+        return stream(args, config, predictor, classes)
+    return predict(args, config, predictor, classes)
 
 
 def evaluate(
@@ -231,30 +235,33 @@ def evaluate(
 
 
 def predict(
-    args: argparse.Namespace, config: Config, model: object, classes: list[str], identity: str
+    args: argparse.Namespace,
+    config: Config,
+    predictor: "Predictor",  # noqa: F821
+    classes: list[str],
 ) -> int:
     """Print, and write if asked, the most probable classes of each input."""
-    from paddlevid import build, predictor
+    from paddlevid import build
+    from paddlevid.predictor import Prediction, find_clips, predict
 
     reader: ReaderConfig = config.infer
     if not args.inputs and not reader.filelist:
         raise ConfigError("nothing to predict: give INPUT, or set INFER.filelist")
-    samples, unusable = predictor.find_clips(args.inputs or [Path(reader.filelist)])
-    model, trunk = add_trunk(args, config, model, samples)
+    samples, unusable = find_clips(args.inputs or [Path(reader.filelist)])
+    predictor = add_trunk(args, config, predictor, samples)
     if config.model.format != "features" and any(s.path.suffix == ".npy" for s in samples):
         raise ConfigError(f"{config.model.create_name} takes videos, not .npy features")
     if args.curve and (reader.crops > 1 or reader.num_clips > 1):
         raise ConfigError("--curve is of one view of a clip: set crops and num_clips to 1")
-    if args.curve and not hasattr(model, "frame_logits"):
+    if args.curve and not hasattr(predictor.network, "frame_logits"):
         raise ConfigError(f"--curve: {config.model.create_name} does not read frame by frame")
     k = min(args.top_k, len(classes))
     num_bad = num_good = 0
     with contextlib.ExitStack() as opened:
         loader = opened.enter_context(build.build_reader(config, reader, samples, labelled=False))
         write = opened.enter_context(open_output(args.output, k)) if args.output else None
-        network = to_predictor(args, model, f"{identity} {trunk}")
-        predicted = predictor.predict(network, loader, of_frames=args.curve is not None)
-        results: Iterator[predictor.Prediction] = chain(unusable, predicted)
+        predicted = predict(predictor, loader, of_frames=args.curve is not None)
+        results: Iterator[Prediction] = chain(unusable, predicted)
         for result in tqdm(
             results, "predicting", len(samples) + len(unusable), leave=False, disable=None
         ):
@@ -370,7 +377,10 @@ def evaluate_frames(
 
 
 def stream(
-    args: argparse.Namespace, config: Config, model: object, classes: list[str], identity: str
+    args: argparse.Namespace,
+    config: Config,
+    predictor: "Predictor",  # noqa: F821
+    classes: list[str],
 ) -> int:
     """Predict videos, cameras or addresses while they run: -> exit code, 1 when one broke off."""
     from paddlevid import build
@@ -380,16 +390,14 @@ def stream(
     reader: ReaderConfig = config.infer
     if reader.crops > 1 or reader.num_clips > 1:
         raise ConfigError("--stream looks at one view: set crops and num_clips to 1")
-    if args.memory and not isinstance(model, MoViNetStream):
+    if args.memory and not isinstance(predictor.network, MoViNetStream):
         raise ConfigError(f"--memory is for a movinet_*_stream, not {config.model.create_name}")
     if config.model.format == "features":
         raise ConfigError(f"--stream: {config.model.create_name} reads features, not frames")
     for address in args.inputs:
         if not (address.isdecimal() or "://" in address or Path(address).is_file()):
             raise ConfigError(f"--stream {address}: there is no such file, and it is no address")
-    streams = build.build_streams(
-        config, model, len(args.inputs), args.every, args.memory or 0, args.engine, identity
-    )
+    streams = build.build_streams(config, predictor, len(args.inputs), args.every, args.memory or 0)
     k = min(args.top_k, len(classes))
     stride = args.stride or config.model.interval
     with contextlib.ExitStack() as opened:
@@ -458,15 +466,15 @@ def run_streams(
 
 
 def add_trunk(
-    args: argparse.Namespace, config: Config, model: object, samples: list
-) -> tuple[object, str]:
-    """With a trunk before it, a network for features that is to see videos; else as it is.
-
-    -> the network, and what the trunk and its weights are
-    """
+    args: argparse.Namespace,
+    config: Config,
+    predictor: "Predictor",  # noqa: F821
+    samples: list,
+) -> "Predictor":  # noqa: F821
+    """With a trunk before it, a network for features that is to see videos; else as it is."""
     is_npy = [sample.path.suffix == ".npy" for sample in samples]
     if config.model.format != "features" or all(is_npy):
-        return model, ""
+        return predictor
     if any(is_npy):
         raise ConfigError("give either videos or .npy features, not both")
     from paddlevid.features import WithTrunk, load_trunk
@@ -489,7 +497,8 @@ def add_trunk(
             f"trained on, of {config.model.trunk} (SHA-256 {config.model.trunk_weights[:16]}...): "
             "give --trunk FILE"
         )
-    return WithTrunk(trunk.network, config.model.grid, model), f"{trunk.name} {trunk.weights}"
+    network = WithTrunk(trunk.network, config.model.grid, predictor.network)
+    return predictor.of(network, f"{trunk.name} {trunk.weights}")
 
 
 def draw_curve(

@@ -74,7 +74,7 @@ from paddlevid.optim import Schedule, create_optimizer, group_parameters
 from paddlevid.predictor import Predictor
 from paddlevid.stream import ECOStream, StateStream, Stepper, Stream, WindowStream
 from paddlevid.tasks import Classification, FramePrediction, Task
-from paddlevid.weights import download, load_weights, read_weights
+from paddlevid.weights import WeightsError, download, load_weights, read_weights
 
 _CROPS = {1: CenterCrop, 3: UniformCrop, 10: TenCrops}
 
@@ -467,26 +467,18 @@ def build_reader(
 
 
 def build_streams(
-    config: Config,
-    model: nn.Layer,
-    number: int,
-    hop: int,
-    memory: int,
-    engine: str = "auto",
-    identity: str = "",
+    config: Config, predictor: Predictor, number: int, hop: int, memory: int = 0
 ) -> list[Stream]:
     """So many streams for a network, as its kind has them.
 
-    The scores come every `hop` frames; `memory` is for a MoViNetStream, see StateStream; for engine
-    and identity see Predictor.
+    The scores come every `hop` frames; `memory` is for a MoViNetStream, see StateStream.
     """
     transform = build_test_transform(config, config.infer)
     num_frames = (config.infer.seg_num or config.model.seg_num) * config.model.seglen
-    if isinstance(model, MoViNetStream):
-        stepper = Stepper(model, engine, identity)
+    if isinstance(predictor.network, MoViNetStream):
+        stepper = Stepper(predictor)
         return [StateStream(stepper, transform, memory) for _ in range(number)]
-    predictor = Predictor(model, engine, identity)
-    if isinstance(model, ECO):
+    if isinstance(predictor.network, ECO):
         return [ECOStream(predictor, num_frames, transform) for _ in range(number)]
     return [WindowStream(predictor, num_frames, transform, hop) for _ in range(number)]
 
@@ -546,8 +538,12 @@ def load_all_weights(model: nn.Layer, file: Path) -> None:
 
 
 def identify(config: Config, file: Path) -> str:
-    """What a network and its weights are, for a Predictor."""
-    return f"{sha256_of(file)} {json.dumps(config.to_dict()['MODEL'], sort_keys=True)}"
+    """What a network and its weights are, for a Predictor; WeightsError without the file."""
+    try:
+        digest = sha256_of(file)
+    except OSError as error:
+        raise WeightsError(f"cannot read the weights {file}: {error.strerror}") from error
+    return f"{digest} {json.dumps(config.to_dict()['MODEL'], sort_keys=True)}"
 
 
 def build_loss(config: Config, dataset: VideoDataset | None = None) -> nn.Layer:

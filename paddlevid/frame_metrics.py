@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.metrics import structural_similarity
 
 Frames = NDArray[np.float32]  # (N, C, T, H, W), from 0 to 1
 MEASURES = ("mse", "mae", "psnr", "ssim")
@@ -53,6 +52,8 @@ def compare_frames(frames: Frames, truth: Frames) -> FrameSums:
             f"frames of {truth.shape[4]}x{truth.shape[3]} pixels are too small for SSIM: needs "
             f"{SMALLEST} a side"
         )
+    from skimage.metrics import structural_similarity  # here: it takes 40 MB, and training none
+
     error = frames.astype(np.float64) - truth
     squares = (error**2).sum(axis=(1, 3, 4))  # (N, n)
     pixels = truth[0, :, 0].size

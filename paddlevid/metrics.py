@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix
 
 from paddlevid.data.loader import Batch
 
@@ -50,6 +49,8 @@ class Evaluation:
     @property
     def confusion(self) -> NDArray[np.int64]:
         """(K, K) counts: a row for each label, a column for each prediction."""
+        from sklearn.metrics import confusion_matrix  # here: it takes 65 MB, and predictions none
+
         predictions = self.logits.argmax(axis=1)
         classes = np.arange(self.logits.shape[1])
         return confusion_matrix(self.labels, predictions, labels=classes)

@@ -3,7 +3,7 @@
 import functools
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from paddlevid.data.decode import VIDEO_SUFFIXES, frame_files, is_pickled, is_vi
 from paddlevid.data.loader import Batch, Loader
 from paddlevid.layers.recurrent import seen_frames
 from paddlevid.metrics import score_views
-from paddlevid.program import Program, open_program
+from paddlevid.program import Program, kept_program, make_program
 
 ENGINES = ("auto", "eager", "program")
 MOST_PROGRAMS = 4  # that "auto" makes of a network; inputs of more shapes are predicted eagerly
@@ -40,7 +40,9 @@ class Predictor:
         network: put into evaluation mode.
         engine: one of ENGINES.
         identity: what the network and its weights are, such as the hash of their file; programs are
-            kept on disk under it, see `open_program`. "": they are not.
+            kept on disk under it, see `make_program`. "": they are not.
+        load: sets the weights; called before they are first needed, which they are not for a
+            program that was kept.
         half, tensorrt: for programs on a GPU, see `Program`.
 
     Raises ValueError for options that do not go together.
@@ -51,6 +53,7 @@ class Predictor:
         network: nn.Layer,
         engine: str = "auto",
         identity: str = "",
+        load: Callable[[], None] | None = None,
         *,
         half: bool = False,
         tensorrt: bool = False,
@@ -64,7 +67,7 @@ class Predictor:
                 f"{engine!r} on {self.device} leave them out"
             )
         network.eval()
-        self.network, self.identity = network, identity
+        self.network, self.engine, self.identity, self._load = network, engine, identity, load
         self._is_auto = engine == "auto"
         wants_program = self.device == "cpu" or half or tensorrt
         self._in_programs = engine == "program" or self._is_auto and wants_program
@@ -89,7 +92,25 @@ class Predictor:
                 self._make(call, arrays, shapes, key)
             if key in self._programs:
                 return self._programs[key](*arrays)
-        return _run_eagerly(call, arrays)
+        return self._run_eagerly(call, arrays)
+
+    def _run_eagerly(self, call: "_Call", arrays: Sequence[NDArray]) -> list[NDArray[np.float32]]:
+        self.load_weights()
+        with paddle.no_grad():
+            outputs = call([paddle.to_tensor(array) for array in arrays])
+            return [output.astype("float32").numpy() for output in outputs]
+
+    def load_weights(self) -> None:
+        """Have the weights set, if that is still to be done."""
+        if self._load:
+            self._load()
+            self._load = None
+
+    def of(self, network: nn.Layer, identity: str) -> "Predictor":
+        """The same, for a network around this one; `identity`: of what is added."""
+        both = f"{self.identity} {identity}"
+        flags = {name: self._options[name] for name in ("half", "tensorrt")}
+        return Predictor(network, self.engine, both, self.load_weights, **flags)
 
     def _is_full(self) -> bool:
         return self._is_auto and len(self._programs) >= MOST_PROGRAMS
@@ -97,9 +118,14 @@ class Predictor:
     def _make(self, call: "_Call", arrays: Sequence[NDArray], shapes: list[list], key: str) -> None:
         """Make the program; where that fails, "auto" says so and goes on without programs."""
         identity = f"{self.identity} {key}" if self.identity else ""
-        check = functools.partial(self._check, call, [array[:1] for array in arrays])
+        kept = kept_program(shapes, identity, **self._options)
+        if kept:
+            self._programs[key] = kept
+            return
+        self.load_weights()
+        check = functools.partial(self._check, call, arrays)
         try:
-            self._programs[key] = open_program(call, shapes, identity, check, **self._options)
+            self._programs[key] = make_program(call, shapes, identity, check, **self._options)
         except Exception as error:  # whatever Paddle throws at a network
             name, reason = type(self.network).__name__, str(error).strip().splitlines()[-1].strip()
             if not self._is_auto:
@@ -112,15 +138,15 @@ class Predictor:
             )
             self._in_programs = False
 
-    def _check(self, call: "_Call", one: Sequence[NDArray], program: Program) -> None:
+    def _check(self, call: "_Call", arrays: Sequence[NDArray], program: Program) -> None:
         """Raise ValueError where a program says another thing than the network."""
-        expected = _run_eagerly(call, one)
-        for rows in (1, 2):  # Paddle 2.6 has operators that are wrong for a single row
-            found = program(*(np.repeat(array, rows, axis=0) for array in one))
-            for got, right in zip(found, expected, strict=True):
-                error = np.abs(got - right).max(initial=0)
+        one = [array[:1] for array in arrays]
+        expected = self._run_eagerly(call, one)
+        for some in (one, arrays):  # Paddle 2.6 has operators that are wrong for a single row
+            for got, right in zip(program(*some), expected, strict=True):
+                error = np.abs(got[:1] - right).max(initial=0)
                 if not error <= self._tolerance * max(np.abs(right).max(initial=0), 1):
-                    raise ValueError(f"for {rows} clips it is off by {error:.2g}")
+                    raise ValueError(f"for {len(some[0])} clips it is off by {error:.2g}")
 
 
 class _Call(nn.Layer):
@@ -134,12 +160,6 @@ class _Call(nn.Layer):
         outputs = getattr(self.network, self.method)(*inputs, **self.arguments)
         outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
         return [output for output in outputs if output is not None]
-
-
-def _run_eagerly(call: _Call, arrays: Sequence[NDArray]) -> list[NDArray[np.float32]]:
-    with paddle.no_grad():
-        outputs = call([paddle.to_tensor(array) for array in arrays])
-        return [output.astype("float32").numpy() for output in outputs]
 
 
 def read_ahead(things: Iterator[Thing]) -> Iterator[Thing]:

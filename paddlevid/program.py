@@ -72,7 +72,7 @@ class Program:
         """The network's outputs, in its order."""
         for handle, array in zip(self._inputs, arrays, strict=True):
             handle.copy_from_cpu(np.ascontiguousarray(array, np.float32))
-        with contextlib.nullcontext() if self._has_run else _stdout_to_stderr():
+        with contextlib.nullcontext() if self._has_run else _quiet_stdout():
             self._predictor.run()
         self._has_run = True
         return [handle.copy_to_cpu() for handle in self._outputs]
@@ -86,69 +86,86 @@ def save_program(network: nn.Layer, shapes: Shapes, folder: Path) -> None:
             replaced by what it makes of them: Paddle folds batch norms into 2-D convolutions only.
         shapes: of the inputs; None where a length may vary.
     """
-    network = copy.deepcopy(network)
-    network.eval()
-    for layer in network.sublayers():
-        if hasattr(layer, "fold"):
-            layer.fold()
+    if network.training or any(hasattr(layer, "fold") for layer in network.sublayers()):
+        network = copy.deepcopy(network)
+        network.eval()
+        for layer in network.sublayers():
+            if hasattr(layer, "fold"):
+                layer.fold()
     specs = [
         paddle.static.InputSpec(list(shape), "float32", f"input_{i}")
         for i, shape in enumerate(shapes)
     ]
-    with warnings.catch_warnings(), _stdout_to_stderr():
+    with warnings.catch_warnings(), _quiet_stdout():
         warnings.simplefilter("ignore")  # they are about Paddle's own code
         paddle.jit.save(network, str(folder / "program"), input_spec=[specs])
     (folder / "shapes.json").write_text(json.dumps([list(shape) for shape in shapes]))
 
 
 def open_program(
+    network: nn.Layer, shapes: Shapes, identity: str = "", **options: object
+) -> Program:
+    """A program for a network: the kept one, or one that is made now; see `make_program`."""
+    return kept_program(shapes, identity, **options) or make_program(
+        network, shapes, identity, **options
+    )
+
+
+def kept_program(shapes: Shapes, identity: str, **options: object) -> Program | None:
+    """The program that `make_program` kept for these inputs and this identity, if it is whole."""
+    kept = _place(shapes, identity)
+    if not identity or not _is_whole(kept):
+        return None
+    os.utime(kept)
+    return Program(kept, **options)
+
+
+def make_program(
     network: nn.Layer,
     shapes: Shapes,
     identity: str = "",
     check: Callable[[Program], None] = lambda program: None,
     **options: object,
 ) -> Program:
-    """A program for a network: from the cache, or made now and kept there.
+    """Make a program for a network, and keep it.
 
     Args:
         network, shapes: see `save_program`.
         identity: what the network and its weights are; "": do not keep it.
-        check: is called with a program that was made now; where it raises, nothing is kept.
+        check: is called with the program; where it raises, it is not kept.
         options: of `Program`.
 
-    The cache is paddlevid/programs in $XDG_CACHE_HOME, or in ~/.cache. Where it cannot be written,
-    or a file in it is damaged, the program is made anew.
+    They are kept in paddlevid/programs in $XDG_CACHE_HOME, or in ~/.cache. Where that cannot be
+    written, a warning says so.
     """
-    if not identity:
-        with tempfile.TemporaryDirectory() as folder:
-            save_program(network, shapes, Path(folder))
-            program = Program(Path(folder), **options)
-            check(program)
-            return program
-    parts = [identity, [list(shape) for shape in shapes], paddle.__version__, _code_digest()]
-    kept = cache_folder() / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-    if _is_whole(kept):
-        os.utime(kept)
-        return Program(kept, **options)
+    kept = _place(shapes, identity)
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=".", dir=kept.parent))
+        if identity:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=".", dir=kept.parent if identity else None))
     except OSError as error:
         warnings.warn(f"programs are not kept: {error}", stacklevel=2)
-        return open_program(network, shapes, check=check, **options)
+        return make_program(network, shapes, "", check, **options)
     try:
         save_program(network, shapes, made)
         program = Program(made, **options)
         check(program)
-        sums = {file.name: sha256_of(file) for file in made.iterdir()}
-        (made / "sums.json").write_text(json.dumps(sums))
-        shutil.rmtree(kept, ignore_errors=True)  # a damaged one
-        with contextlib.suppress(OSError):  # another process was first
-            os.replace(made, kept)
+        if identity:
+            sums = {file.name: sha256_of(file) for file in made.iterdir()}
+            (made / "sums.json").write_text(json.dumps(sums))
+            shutil.rmtree(kept, ignore_errors=True)  # a damaged one
+            with contextlib.suppress(OSError):  # another process was first
+                os.replace(made, kept)
+            _tidy(kept.parent)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    _tidy(kept.parent)
     return program
+
+
+def _place(shapes: Shapes, identity: str) -> Path:
+    """The folder of a program in the cache."""
+    parts = [identity, [list(shape) for shape in shapes], paddle.__version__, _code_digest()]
+    return cache_folder() / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def cache_folder() -> Path:
@@ -185,11 +202,12 @@ def _code_digest() -> str:
 
 
 @contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Paddle's C++ prints remarks on stdout, where the predictions go."""
+def _quiet_stdout() -> Iterator[None]:
+    """Paddle's C++ prints remarks to stdout, where the predictions go; what fails, it raises."""
     sys.stdout.flush()
     kept = os.dup(1)
-    os.dup2(2, 1)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
     try:
         yield
     finally:

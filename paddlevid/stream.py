@@ -75,15 +75,16 @@ class Stepper:
     """Steps of a MoViNetStream for several videos at once, each at its own place.
 
     Args:
-        network: put into evaluation mode.
-        engine, identity: see Predictor; "auto" takes a program on a CPU, for conv_type = "2plus1d".
+        predictor: of a MoViNetStream. Its engine "auto" takes a program on a CPU, for conv_type =
+            "2plus1d".
 
     Raises ValueError for the engine "program" elsewhere.
     """
 
-    def __init__(self, network: MoViNetStream, engine: str = "auto", identity: str = "") -> None:
-        network.eval()
-        self.network, self.identity = network, identity
+    def __init__(self, predictor: Predictor) -> None:
+        predictor.load_weights()
+        network, engine = predictor.network, predictor.engine
+        self.network, self.identity = network, predictor.identity
         device, conv_type = paddle.device.get_device(), network.conv_type
         can_program = device == "cpu" and conv_type == "2plus1d"
         if engine == "program" and not can_program:

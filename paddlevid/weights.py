@@ -195,9 +195,16 @@ def check_fit(model: nn.Layer, weights: Weights, source: Path | str) -> None:
 
 
 def load_weights(model: nn.Layer, weights: Weights, source: Path | str) -> None:
-    """Set all weights of a network; WeightsError, naming `source`, where they do not fit."""
+    """Set all weights of a network; WeightsError, naming `source`, where they do not fit.
+
+    Of a network made under paddle.LazyGuard they get their memory here.
+    """
     check_fit(model, weights, source)
-    model.set_state_dict({name: array.astype(np.float32) for name, array in weights.items()})
+    for parameter in model.parameters():
+        if not parameter._is_initialized():
+            parameter.initialize()
+    arrays = {name: array.astype(np.float32, copy=False) for name, array in weights.items()}
+    model.set_state_dict(arrays)
 
 
 def download(url: str, md5: str) -> str:

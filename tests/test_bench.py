@@ -16,11 +16,13 @@ MACHINE = {"processor", "cores", "threads", "paddle", "python", "numpy", "peak_m
     [
         (["train", "--model", "tsn_r18"], {"seconds_per_step", "clips_per_second"}),
         (["infer", "--model", "tsn_r18"], {"seconds_per_batch", "clips_per_second"}),
-        (["infer", "--model", "tsn_r18", "--program"], {"clips_per_second"}),
+        (["infer", "--model", "tsn_r18", "--engine", "eager"], {"clips_per_second"}),
+        (["train", "--model", "tsn_r18", "--work"], {"rate", "matrix_share"}),
+        (["infer", "--model", "tsn_r18", "--work"], {"rate", "matrix_share"}),
         (["stream", "--model", "tsn_r18"], {"seconds_per_frame"}),
         (["stream", "--model", "movinet_a0_stream"], {"seconds_per_frame"}),
-        (["extract", "--model", "resnet18"], {"frames_per_second"}),
-        (["read", "--workers", "0"], {"seconds_per_batch", "clips_per_second"}),
+        (["features", "--model", "resnet18"], {"frames_per_second"}),
+        (["loader", "--model", "tsn_r18", "--workers", "0"], {"seconds_per_step", "wait_share"}),
         (["prepare"], {"frames_per_second", "book_frames_per_second", "speedup"}),
     ],
 )
@@ -84,13 +86,13 @@ def test_paddles_own_settings_can_be_measured():
 
 
 def test_a_folder_of_real_videos_can_be_used(video, capsys):
-    words = ["read", "--workers", "0", "--steps", "1", "--size", "32", "--videos"]
+    words = ["loader", "--model", "tsn_r18", "--steps", "1", "--size", "32", "--videos"]
     assert bench.main([*words, str(video.parent)]) == 0
-    assert json.loads(capsys.readouterr().out)["clips_per_second"] > 0
+    assert 0 <= json.loads(capsys.readouterr().out)["wait_share"] < 1
 
 
 def test_the_extraction_from_real_videos_can_be_measured(video, capsys):
-    words = ["extract", "--model", "resnet18", "--size", "32", "--videos", str(video.parent)]
+    words = ["features", "--model", "resnet18", "--size", "32", "--videos", str(video.parent)]
     assert bench.main(words) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["frames_per_second"] > 0 and result["num_frames"] == 20
@@ -102,8 +104,8 @@ def test_another_way_is_measured_in_turn(flag, monkeypatch, capsys):
 
     def answer(command, **_):
         ran.append(command[3:])
-        rate = len(ran) + 100 * ("--paddle-defaults" not in command)
-        line = json.dumps({"seconds_per_step": 1, "clips_per_second": rate})
+        seconds = len(ran) if "--paddle-defaults" in command else len(ran) / 10
+        line = json.dumps({"seconds_per_step": seconds})
         return subprocess.CompletedProcess(command, 0, stdout=line.encode())
 
     monkeypatch.setattr(subprocess, "run", answer)
@@ -112,20 +114,52 @@ def test_another_way_is_measured_in_turn(flag, monkeypatch, capsys):
     result = json.loads(capsys.readouterr().out)
     ours, other = ["train", "--clips", "2"], ["train", "--clips", "2", "--paddle-defaults"]
     assert ran == [ours, other] * 3
-    assert (result["clips_per_second"], result["paddle_defaults"]["clips_per_second"]) == (105, 6)
-    assert result["speedup"] == 105 / 6
+    assert (result["seconds_per_step"], result["paddle_defaults"]["seconds_per_step"]) == (0.3, 4)
+    assert result["speedup"] == 4 / 0.3
+
+
+@pytest.mark.parametrize("with_torch", [True, False])
+def test_the_tables_hold_what_was_measured(with_torch, monkeypatch, capsys):
+    ran = []
+
+    def answer(command, **_):
+        ran.append(command[3:])
+        seconds = 0.5 if "--torch" in command else 0.4
+        found = {"seconds_per_step": seconds, "peak_memory_mb": 300.0, "matrix_share": 0.25}
+        return subprocess.CompletedProcess(command, 0, stdout=json.dumps(found).encode())
+
+    monkeypatch.setattr(subprocess, "run", answer)
+    monkeypatch.setattr("paddlevid.bench.compare.find_spec", lambda _: with_torch or None)
+    assert bench.main(["compare", "--model", "tsn_r50", "--steps", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line for line in lines if line.startswith("| tsn_r50")]
+    theirs = "0.500 s | **0.80** | 300 MB | 300 MB" if with_torch else " |  | 300 MB | "
+    assert rows == [f"| tsn_r50 | clips 4 frames 3 size 112 | 0.400 s | {theirs} | 25% |"] * 2
+    ours = [
+        "--model",
+        "tsn_r50",
+        *["--clips", "4", "--frames", "3", "--size", "112", "--steps", "2", "--work"],
+    ]
+    assert ran[0] == ["train", *ours]
+    assert len(ran) == (12 if with_torch else 6)
+    assert ("PyTorch is not installed" in lines[0]) != with_torch
+
+
+def test_an_unknown_row_is_refused(capsys):
+    assert bench.main(["compare", "--model", "tsn_r19"]) == 1
+    assert "--model tsn_r19: compare has cnn_lstm, convlstm, eco_full" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["extract"], "unknown trunk 'tsn_r50'"),
+        (["features", "--model", "tsn_r50"], "unknown trunk 'tsn_r50'"),
         (["infer", "--model", "tsn_r19"], "unknown model 'tsn_r19'"),
         (["train", "--arguments", '{"depth": 3}'], "tsn_r50 has no argument 'depth'"),
         (["train", "--arguments", "width=8"], "argument --arguments: needs a dictionary as JSON"),
         (["train", "--arguments", "[8]"], "argument --arguments: needs a dictionary as JSON"),
         (["infer", "--steps", "0"], "needs a whole number from 1 up"),
-        (["read", "--videos", "EMPTY"], "no videos in this folder"),
+        (["loader", "--videos", "EMPTY"], "no videos in this folder"),
     ],
 )
 def test_wrong_input_gets_one_readable_line(words, message, tmp_path, capsys):

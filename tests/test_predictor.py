@@ -19,6 +19,7 @@ from paddlevid.predictor import (
     predict,
     read_ahead,
 )
+from paddlevid.weights import WeightsError, load_weights
 
 
 def names(inputs):
@@ -181,11 +182,11 @@ def test_a_network_that_is_no_good_as_a_program_is_predicted_eagerly(network):
 def test_a_gpu_is_asked_for_programs_only_where_they_were_wanted(monkeypatch):
     options = []
 
-    def fake_open(call, shapes, identity, check, **more):
+    def fake_make(call, shapes, identity, check, **more):
         options.append(more)
         return lambda *arrays: [2 * array for array in arrays]
 
-    monkeypatch.setattr("paddlevid.predictor.open_program", fake_open)
+    monkeypatch.setattr("paddlevid.predictor.make_program", fake_make)
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:1")
     Predictor(Twice(), "auto")(NUMBERS)
     assert options == []
@@ -195,6 +196,48 @@ def test_a_gpu_is_asked_for_programs_only_where_they_were_wanted(monkeypatch):
     assert [(o["device"], o["half"], o["tensorrt"]) for o in options] == [
         ("gpu:1", False, False), ("gpu:1", True, False), ("gpu:1", False, True),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TINY)
+def test_a_program_that_was_kept_needs_no_weights(case):
+    if case in WRONG_IN_PADDLE_2 and paddle.__version__.startswith("2."):
+        pytest.skip("it is no good as a program there")
+    trained = disturb(tiny(case, 4))
+    clips = np.random.default_rng(0).random((2, 3, 5, 33, 32), np.float32)
+    [expected] = Predictor(trained, "eager")(clips)
+    loaded = []
+    for times in (1, 1):
+        with paddle.LazyGuard():
+            network = tiny(case, 4)
+
+        def load(network=network):
+            arrays = {name: tensor.numpy() for name, tensor in trained.state_dict().items()}
+            load_weights(network, arrays, "a test")
+            loaded.append(network)
+
+        [got] = Predictor(network, "program", f"{case}, kept", load)(clips)
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+        assert len(loaded) == times  # once, for the first of the two
+    other = Predictor(network, "eager", "", load)
+    np.testing.assert_allclose(other(clips)[0], expected, atol=1e-5)
+
+
+def test_weights_that_do_not_fit_are_told_and_not_taken_for_a_bad_program():
+    def load():
+        raise WeightsError("best.pdparams: other weights")
+
+    for engine in ("auto", "program", "eager"):
+        with pytest.raises(WeightsError, match="other weights"):
+            Predictor(Twice(), engine, load=load)(NUMBERS)
+
+
+def test_a_network_around_another_has_its_engine_weights_and_an_identity_of_both():
+    loaded = []
+    inner = Predictor(Twice(), "eager", "inner", lambda: loaded.append(0))
+    both = inner.of(nn.Sequential(inner.network, Twice()), "outer")
+    for _ in range(2):
+        np.testing.assert_allclose(both(NUMBERS)[0], 4 * NUMBERS)
+    assert (both.engine, both.identity, loaded) == ("eager", "inner outer", [0])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from paddle import nn
 from paddlevid.models import create_model
 from paddlevid.models.movinet import ConvNorm
 from paddlevid.predictor import Predictor
-from paddlevid.program import Program, cache_folder, open_program, save_program
+from paddlevid.program import Program, cache_folder, make_program, open_program, save_program
 
 SMALL = {"stem": 8, "stages": "8: 24@15 / 16: 40@33 56@53", "head": 48, "dense": 32}
 
@@ -167,7 +167,7 @@ def test_a_program_that_does_not_pass_its_check_is_not_kept(cache):
 
     for identity in ("linear", ""):
         with pytest.raises(ValueError, match="no"):
-            open_program(linear(), PAIRS, identity, refuse)
+            make_program(linear(), PAIRS, identity, refuse)
     assert list(cache.iterdir()) == []
 
 

@@ -312,7 +312,7 @@ def test_a_stream_of_states_says_what_the_network_says_of_the_video_so_far(name,
     for key, parameter in model.named_parameters():
         if key.endswith("se.scale"):
             parameter.set_value(paddle.full([1], 0.3))
-    stream = StateStream(Stepper(model), one_view)
+    stream = StateStream(Stepper(Predictor(model)), one_view)
     for t in range(4):
         np.testing.assert_allclose(
             stream.push(clip[t]), probabilities(model, clip[: t + 1]), atol=1e-5
@@ -328,12 +328,12 @@ def test_with_a_memory_old_frames_count_less_and_less():
     expected = probabilities(model, new)
     distances = []
     for memory in (0, 5):
-        stream = StateStream(Stepper(model), one_view, memory)
+        stream = StateStream(Stepper(Predictor(model)), one_view, memory)
         stream.push(old)
         distances.append(np.abs(stream.push(new) - expected).max())
         assert stream.state["count"].item() == (memory or 90)
     assert distances[0] > 10 * distances[1]
-    short = StateStream(Stepper(model), one_view, 50)
+    short = StateStream(Stepper(Predictor(model)), one_view, 50)
     np.testing.assert_allclose(short.push(new), expected, atol=1e-5)  # as long as there are fewer
 
 
@@ -342,7 +342,7 @@ def test_frames_may_change_their_size_in_mid_stream():
     model, clip = movinet(), frames(6)
     larger = clip.repeat(2, axis=1).repeat(3, axis=2)  # of even colours: the same once resized
     for make in (
-        lambda: StateStream(Stepper(model), transform),
+        lambda: StateStream(Stepper(Predictor(model)), transform),
         lambda: WindowStream(eager(model), 6, transform),
     ):
         plain, changing = make(), make()
@@ -354,7 +354,7 @@ def test_frames_may_change_their_size_in_mid_stream():
 
 def test_streams_side_by_side_do_not_mix_and_are_one_batch(monkeypatch):
     model = movinet()
-    stepper = Stepper(model)
+    stepper = Stepper(Predictor(model))
     videos = [frames(7, seed) for seed in range(3)]
     streams = [StateStream(stepper, one_view) for _ in videos]
     streams[1].push(videos[1][:2])  # it began earlier
@@ -415,7 +415,7 @@ def resident_mb() -> float:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
 def test_the_memory_of_a_stream_does_not_grow():
-    stream, frame = StateStream(Stepper(movinet()), one_view), frames(1)[0]
+    stream, frame = StateStream(Stepper(Predictor(movinet())), one_view), frames(1)[0]
     for _ in range(300):
         stream.push(frame)
     before = resident_mb()

@@ -217,7 +217,7 @@ class TimeSformer(nn.Layer):
             nn.initializer.Normal(0.0, 0.02)(embedding)
         if self.attention != "space":
             zero(self.time_embed)
-        if sincos:
+        if sincos and self.pos_embed._is_initialized():  # else it waits for weights of a file
             dim = self.pos_embed.shape[2]
             positions = self.pos_embed.numpy()
             positions[0, 1:] = sincos_2d(self.grid, dim)

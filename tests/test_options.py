@@ -377,6 +377,9 @@ def test_every_flag_of_infer_changes_something(noise, tmp_path, capsys):
         "--weights": ["--weights", "nowhere.pdparams"],
         "--config": ["--config", "nowhere.yaml"],
         "--curve": ["--curve", f"{tmp_path}/curves"],
+        "--engine": [],  # the scores are the same: tests/test_predictor.py
+        "--half": ["--half"],
+        "--tensorrt": ["--tensorrt"],
         "--trunk": [],  # of networks for features: tests/test_features.py
         # tests/test_infer.py
         **dict.fromkeys(("--stream", "--every", "--stride", "--smooth", "--memory"), []),

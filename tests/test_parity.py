@@ -367,7 +367,7 @@ BENCHED = [
     ["train", "--model", "movinet_a0_stream", "--frames", "3", "--size", "32"],
     ["train", "--model", "cnn_lstm", "--frames", "3"],
     ["infer", "--model", "cnn_lstm", "--frames", "3"],
-    ["extract", "--model", "resnet18", "--size", "32"],
+    ["features", "--model", "resnet18", "--size", "32"],
     ["train", "--model", "tsn_r18", "--size", "32", "--arguments", '{"width": 8}'],
     ["infer", "--model", "eco_full", "--size", "32", "--arguments", '{"width": 8}'],
     ["train", "--model", "eco_lite", "--size", "32", "--arguments", '{"width": 8}'],

@@ -303,7 +303,7 @@ def create(name: str, num_classes: int, arguments: dict) -> nn.Module:
     if name not in networks:
         raise ValueError(
             f"no {name} to compare with in PyTorch: there are {', '.join(networks)}, and for "
-            "extract the trunks"
+            "features the trunks"
         )
     return networks[name](num_classes, **arguments)
 

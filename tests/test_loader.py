@@ -18,6 +18,7 @@ import pytest
 
 from paddlevid.data.dataset import Item, ListError
 from paddlevid.data.loader import BadSamplesError, Loader
+from paddlevid.data.shared_memory import Slot
 
 
 class Clips:
@@ -74,7 +75,27 @@ def killed_while_it_sends(index):
         os.write(self.fileno(), bytes(content[len(content) // 2 :]))
 
     Connection._send = half
-    return Item(index, np.zeros((1, 3, 8, 32, 32), np.float32), 0)
+    return Item(index, np.zeros((1, 3, 8, 24, 24), np.float32), 0)  # not large: in the message
+
+
+def killed_while_it_writes(index):
+    """The same with half of the clip in the shared memory."""
+
+    def write(self, buffers, sizes):
+        self._map(sum(sizes))
+        self._memory[: sizes[0] // 2] = buffers[0].raw()[: sizes[0] // 2]
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Slot._write = write
+    return Item(index, np.zeros((1, 3, 8, 99, 99), np.float32), 0)
+
+
+class Growing(Clips):
+    """Clips of 4 bytes, 120 kB, 4 bytes, 480 kB, ...: some in messages, some in shared memory."""
+
+    def fetch(self, index: int, epoch: int = 0) -> Item:
+        side = 1 if index % 2 == 0 else 100 * (index + 1) // 2
+        return Item(index, np.full((1, 3, 1, side, side), index + 100 * epoch, np.float32), index)
 
 
 class Once:
@@ -124,6 +145,9 @@ def alive(pid: int) -> bool:
 
 def read_all(loader: Loader, **options) -> list[int]:
     return [index for batch in loader.batches(**options) for index in batch.indices.tolist()]
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
 # --- what comes out -------------------------------------------------------------------------------
@@ -238,6 +262,46 @@ def test_the_views_of_a_clip_follow_each_other():
     assert (batch.num_views, batch.labels.tolist()) == (3, [2, 3])
 
 
+@pytest.mark.parametrize("memory", ["shared", "none"])
+def test_clips_of_any_size_are_what_they_were_and_their_own(monkeypatch, memory):
+    if memory == "none":
+        monkeypatch.delattr(os, "memfd_create")
+    with Loader(Growing(9), 1, num_workers=2) as loader:
+        clips = [batch.clips for epoch in range(2) for batch in loader.batches(epoch)]
+        if memory == "shared":
+            assert any(worker.slot._memory for worker in loader._pool._workers)
+    for number, clip in enumerate(clips):  # all of them, after the last was read
+        index, epoch = number % 9, number // 9
+        side = 1 if index % 2 == 0 else 100 * (index + 1) // 2
+        assert clip.shape == (1, 3, 1, side, side)
+        assert (clip == index + 100 * epoch).all()
+        clip += 1  # it can be written to
+
+
+def shared_memories() -> int:
+    """How many this process has open or mapped."""
+    files = [os.path.realpath(file) for file in Path("/proc/self/fd").glob("*")]
+    return str(files).count("paddlevid-clip") + Path("/proc/self/maps").read_text().count(
+        "paddlevid-clip"
+    )
+
+
+@needs_proc
+def test_nothing_of_the_shared_memory_is_left():
+    clips = Growing(12, _3=killed)
+    with Loader(clips, 2, num_workers=2, max_bad_samples=1) as loader:
+        for _ in loader.batches():
+            break
+        read_all(loader)
+        assert shared_memories() or not hasattr(os, "memfd_create")
+    assert shared_memories() == 0
+    loader = Loader(clips, 2, num_workers=2, max_bad_samples=1)
+    next(loader.batches())
+    del loader
+    gc.collect()
+    wait_for(lambda: shared_memories() == 0)
+
+
 # --- bad clips ------------------------------------------------------------------------------------
 
 
@@ -301,7 +365,7 @@ def test_a_fatal_problem_stops_at_once(num_workers):
 # --- processes that fail --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", [leave, killed, killed_while_it_sends])
+@pytest.mark.parametrize("what", [leave, killed, killed_while_it_sends, killed_while_it_writes])
 def test_a_clip_that_kills_its_process_is_bad_and_all_others_are_read(what):
     with Loader(Clips(12, _3=what, _4=what), 3, num_workers=2, max_bad_samples=0.5) as loader:
         assert read_all(loader) == [0, 1, 2, *range(5, 12)]
@@ -484,9 +548,6 @@ def start_script(tmp_path: Path) -> subprocess.Popen:
         [sys.executable, script, tmp_path / "log"], env=environment, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
 @needs_proc

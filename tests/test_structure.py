@@ -18,6 +18,7 @@ LEVELS = {
     "paddlevid.config": 0.1,
     "paddlevid.data": 0.0,
     "paddlevid.data.packets": 0.0,
+    "paddlevid.data.shared_memory": 0.0,
     "paddlevid.data.video": 0.03,
     "paddlevid.data.decode": 0.06,
     "paddlevid.data.sample": 0.0,

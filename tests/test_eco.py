@@ -1,5 +1,6 @@
 """ECO against its published numbers, Caffe's pooling, and a re-statement in NumPy."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from paddle import nn
 
 from paddlevid.convert.conversion import convert
 from paddlevid.models import create_model
-from paddlevid.models.eco import Inception, halve
+from paddlevid.models.eco import Inception, halve, normalize_sums
 from paddlevid.weights import WeightsFile, load_weights
 
 # Table 2.1 of the specification: channels in; of the 1x1 convolution; of the single branch's
@@ -750,3 +751,35 @@ def test_only_the_2d_s_branch_is_left_out_of_full_weights_for_lite(tmp_path):
         "module.new_fc.bias",
     }
     assert missing < left
+
+
+@pytest.mark.parametrize("kind", ["2D", "3D"])
+def test_a_bias_before_a_batch_norm_is_seen_by_the_running_mean_alone(kind):
+    """Against the two layers as they are: outputs, gradients, statistics, in both modes."""
+    paddle.seed(0)
+    convolution = {"2D": nn.Conv2D, "3D": nn.Conv3D}[kind](3, 5, 3, 2, padding=1)
+    normalization = {"2D": nn.BatchNorm2D, "3D": nn.BatchNorm3D}[kind](5)
+    convolution.bias.set_value(3 * paddle.randn([5]))
+    conv, norm = copy.deepcopy(convolution), copy.deepcopy(normalization)
+    shape = [2, 3, 4, 9, 9][: 4 if kind == "2D" else 5]
+    for _ in range(3):
+        maps = paddle.randn(shape)
+        expected, got = normalization(convolution(maps)), normalize_sums(conv, norm, maps)
+        np.testing.assert_allclose(got.numpy(), expected.numpy(), atol=1e-5)
+        weights = paddle.randn(got.shape)
+        (expected * weights).sum().backward()
+        (got * weights).sum().backward()
+    for ours, plain in ((conv, convolution), (norm, normalization)):
+        for parameter, other in zip(ours.parameters(), plain.parameters(), strict=True):
+            np.testing.assert_allclose(parameter.numpy(), other.numpy(), atol=1e-5)
+            if not other.stop_gradient:
+                np.testing.assert_allclose(
+                    parameter.grad.numpy(), other.grad.numpy(), rtol=1e-4, atol=1e-4
+                )
+    for layer in (norm, normalization):
+        layer.eval()
+    maps = paddle.randn(shape)
+    np.testing.assert_allclose(
+        normalize_sums(conv, norm, maps).numpy(), normalization(convolution(maps)).numpy(),
+        atol=1e-5,
+    )  # fmt: skip

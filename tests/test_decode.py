@@ -151,7 +151,7 @@ def test_a_broken_file_whose_name_is_not_utf8_is_an_error_like_any_other(tmp_pat
 
 
 def test_a_video_that_yields_nothing_after_all_is_an_error(video, monkeypatch):
-    monkeypatch.setattr(videos, "iterate_frames", lambda path: iter(()))
+    monkeypatch.setattr(videos._PyAVVideo, "_all_frames", lambda reader: iter(()))
     with pytest.raises(DecodeError, match=r"clip\.avi: has no frames that can be decoded"):
         VideoDecoder()(video, lambda n, fps: [n - 1])
 
@@ -271,21 +271,31 @@ def test_a_video_that_says_it_lies_on_its_side_is_turned_upright(tmp_path, degre
     assert np.abs(turned.astype(int) - oracle).max() <= 3
 
 
-def test_only_wanted_frames_are_converted_and_reading_stops_after_the_last(video, monkeypatch):
-    seen, converted = [], []
-    iterate, convert = videos.iterate_frames, videos.to_image
+def count_work(monkeypatch) -> tuple[list[int], list[int]]:
+    """Two lists, one longer for each frame that is decoded and for each that is converted."""
+    seen, converted, convert = [], [], videos.to_image
 
-    def counting(path):
-        for frame in iterate(path):
-            seen.append(1)
-            yield frame
+    def counting(iterate):
+        def iterating(of):
+            for frame in iterate(of):
+                seen.append(1)
+                yield frame
+
+        return iterating
 
     def converting(frame, *args, **kwargs):
         converted.append(1)
         return convert(frame, *args, **kwargs)
 
-    monkeypatch.setattr(videos, "iterate_frames", counting)
+    all_frames = videos._PyAVVideo._all_frames
+    monkeypatch.setattr(videos._PyAVVideo, "_all_frames", counting(all_frames))
+    monkeypatch.setattr(videos, "iterate_frames", counting(videos.iterate_frames))
     monkeypatch.setattr(videos, "to_image", converting)
+    return seen, converted
+
+
+def test_only_wanted_frames_are_converted_and_reading_stops_after_the_last(video, monkeypatch):
+    seen, converted = count_work(monkeypatch)
     decode(video, [9, 2, 2, 5])
     assert (len(seen), len(converted)) == (10, 3)
 
@@ -480,20 +490,7 @@ def test_a_rate_that_a_file_does_not_say_is_told_from_the_times_of_its_frames(
 
 
 def test_only_chosen_frames_are_converted_by_a_decoder(video, monkeypatch):
-    seen, converted = [], []
-    iterate, convert = videos.iterate_frames, videos.to_image
-
-    def counting(path):
-        for frame in iterate(path):
-            seen.append(1)
-            yield frame
-
-    def converting(frame, *args, **kwargs):
-        converted.append(1)
-        return convert(frame, *args, **kwargs)
-
-    monkeypatch.setattr(videos, "iterate_frames", counting)
-    monkeypatch.setattr(videos, "to_image", converting)
+    seen, converted = count_work(monkeypatch)
     VideoDecoder()(video, lambda n, fps: [n - 9, 3, 3])
     assert (len(seen), len(converted)) == (12, 2)  # measuring decodes nothing
     seen.clear(), converted.clear()
@@ -795,13 +792,13 @@ def test_what_is_no_video_gives_no_frames(tmp_path, content):
 
 @pytest.mark.parametrize("good", [0, 3])
 def test_the_other_reader_has_its_chance_before_a_frame_is_out(video, monkeypatch, good):
-    iterate = videos.iterate_frames
+    all_frames = videos._PyAVVideo._all_frames
 
-    def broken(path: Path) -> object:
-        yield from itertools.islice(iterate(path), good)
+    def broken(reader):
+        yield from itertools.islice(all_frames(reader), good)
         raise ValueError("no")
 
-    monkeypatch.setattr(videos, "iterate_frames", broken)
+    monkeypatch.setattr(videos._PyAVVideo, "_all_frames", broken)
     frames = module.iterate_chosen(video, lambda n, fps: np.arange(n))
     if good == 0:
         assert len(list(frames)) == 20

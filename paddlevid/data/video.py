@@ -18,6 +18,7 @@ Indices = NDArray[np.int64]  # (T,) 0-based frame numbers, in any order, repeats
 NewSize = Callable[[int, int], tuple[int, int]]  # (height, width) of a frame -> those it shall have
 
 _num_threads = 0  # of a video decoder; 0 = as many as pay
+_KEPT_BYTES = 1 << 25  # of a file whose packets are not read a second time
 _SMALL = 640 * 480  # pixels of a frame below which handing over to threads costs more than it saves
 
 
@@ -155,8 +156,8 @@ class _PyAVVideo:
         self._path = path
         self._container: av.container.InputContainer | None = None
         self._stream: av.VideoStream | None = None
+        self._kept: list[av.Packet] | None = None  # all of the video, if these are not many bytes
         self._order: PacketOrder | None = None  # None: not known, or not certain
-        self._first: tuple[int | None, int | None] = None, None  # pts and dts of the first packet
 
     def measure(self) -> tuple[int, float]:
         """Frames by counting packets, by decoding them where the header says another number; rate.
@@ -167,16 +168,18 @@ class _PyAVVideo:
         self._container = container = open_video(path)
         self._stream = stream = video_stream(container, path)
         claimed, times, starts, is_whole = stream.frames, [], [], True
+        kept = [] if path.stat().st_size <= _KEPT_BYTES else None
         is_start = start_test(container, stream)
         for packet in container.demux():  # of all streams: the cut may lie in a packet of sound
             if packet.is_corrupt:
                 raise DecodeError(f"{path}: the file is cut off after frame {len(times)}")
-            if packet.stream_index == stream.index and packet.size > 0:
-                if packet.is_discard:
-                    is_whole = False
-                    continue
-                if not times:
-                    self._first = packet.pts, packet.dts
+            if packet.stream_index != stream.index:
+                continue
+            if kept is not None:
+                kept.append(packet)
+            if packet.is_discard:
+                is_whole = False
+            elif packet.size > 0:
                 times.append(packet.pts)
                 starts.append(is_start is not None and is_start(packet))
         if "matroska" in container.format.name and path.stat().st_size < _matroska_end(path):
@@ -184,6 +187,7 @@ class _PyAVVideo:
         fps = float(stream.average_rate or _rate_of(times, stream.time_base))
         if claimed not in (0, len(times)):
             return sum(1 for _ in iterate_frames(path)), fps
+        self._kept = kept
         if is_whole and is_start:
             self._order = packet_order(times, starts, bool(stream.codec_context.has_b_frames))
         return len(times), fps
@@ -202,12 +206,16 @@ class _PyAVVideo:
                 pass
             self._order = None  # what the decoder yields is counted from here on
         number = -1
-        for number, frame in enumerate(iterate_frames(self._path)):
+        for number, frame in enumerate(self._all_frames()):
             if number in wanted and number > given:
                 yield number, to_image(frame, converter=converter)
             if number == last:
                 return
         raise FewerFrames(number + 1)
+
+    def _all_frames(self) -> Iterator[av.VideoFrame]:
+        for packet in self._packets():
+            yield from packet.decode()
 
     def _needed_frames(
         self, order: PacketOrder, wanted: Collection[int]
@@ -230,19 +238,26 @@ class _PyAVVideo:
         self, order: PacketOrder, wanted: Collection[int]
     ) -> Iterator[av.VideoFrame]:
         needed, is_wanted = order.needed(wanted), np.isin(order.frames, list(wanted))
+        packets = self._packets()
         context = self._stream.codec_context
         # Frames that no other one refers to are left out. HEVC's flag tells it of a layer only.
         passed = "NONREF" if context.name == "h264" else "DEFAULT"
-        pts, dts = self._first
-        self._container.seek(pts if dts is None else dts, stream=self._stream)
-        packets = (packet for packet in self._container.demux(self._stream) if packet.size > 0)
-        for number, packet in zip(range(np.flatnonzero(needed)[-1] + 1), packets, strict=False):
-            if number == 0 and packet.pts != pts:
-                raise _Misplaced
+        of_frames = (packet for packet in packets if packet.size > 0)
+        for number, packet in zip(range(np.flatnonzero(needed)[-1] + 1), of_frames, strict=False):
             if needed[number]:
                 context.skip_frame = "DEFAULT" if is_wanted[number] else passed
                 yield from context.decode(packet)
         yield from context.decode(None)
+
+    def _packets(self) -> Iterable[av.Packet]:
+        """All packets of the video, for a decoder that has decoded nothing yet."""
+        if self._kept:
+            kept, self._kept = self._kept, None
+            return kept
+        self.close()
+        self._container = open_video(self._path)
+        self._stream = video_stream(self._container, self._path)
+        return self._container.demux(self._stream)
 
     def close(self) -> None:
         if self._container is not None:

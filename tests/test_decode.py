@@ -597,6 +597,71 @@ def test_frames_of_different_sizes_are_an_error(tmp_path):
         decode(tmp_path, [0, 1])
 
 
+def photographs(folder: Path, height: int, width: int, suffix: str = ".jpg") -> Path:
+    """Two smooth images with a little noise."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(2):
+        image = cv2.resize(rng.integers(40, 200, (6, 9, 3), np.uint8), (width, height))
+        image = image + rng.integers(0, 9, image.shape, np.uint8)
+        cv2.imwrite(str(folder / f"{number}{suffix}"), image)
+    return folder
+
+
+def both_readings(path: Path, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    options = {"choose": lambda n, fps: [0, 1, 0], "new_size": lambda h, w: (height, width)}
+    reduced = VideoDecoder(reduced_jpegs=True)(path, **options)
+    return reduced, VideoDecoder()(path, **options)
+
+
+@pytest.mark.parametrize(("height", "width"), [(200, 301), (201, 300), (400, 600), (96, 64)])
+@pytest.mark.parametrize("part", [2, 4, 8])
+def test_jpegs_can_be_read_in_a_part_of_their_size(tmp_path, monkeypatch, height, width, part):
+    folder, flags, imdecode = photographs(tmp_path / "a", height, width), [], cv2.imdecode
+
+    def noting(encoded, flag):
+        flags.append(flag)
+        return imdecode(encoded, flag)
+
+    monkeypatch.setattr(cv2, "imdecode", noting)
+    reduced, whole = both_readings(folder, height // part, width // part)
+    assert reduced.shape == whole.shape == (3, height // part, width // part, 3)
+    assert flags == [getattr(cv2, f"IMREAD_REDUCED_COLOR_{part}")] * 2 + [cv2.IMREAD_COLOR] * 2
+    size = (width // part, height // part)
+    means = cv2.resize(decode(folder, [0])[0], size, interpolation=cv2.INTER_AREA)
+    assert np.abs(reduced[0].astype(int) - means).mean() < 5
+
+
+@pytest.mark.parametrize("height", [101, 200, 300])
+def test_jpegs_are_not_read_smaller_than_they_will_be(tmp_path, height):
+    reduced, whole = both_readings(photographs(tmp_path / "a", 200, 301), height, 150)
+    np.testing.assert_array_equal(reduced, whole)
+
+
+def test_images_that_are_no_jpegs_are_read_whole(tmp_path):
+    reduced, whole = both_readings(photographs(tmp_path / "a", 200, 300, ".png"), 25, 37)
+    np.testing.assert_array_equal(reduced, whole)
+
+
+def test_a_jpeg_that_may_be_turned_is_read_whole(tmp_path):
+    folder = photographs(tmp_path / "a", 200, 300)
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        turned = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
+        segment = b"\xff\xe1" + struct.pack(">H", 2 + len(turned)) + turned
+        file.write_bytes(content[:2] + segment + content[2:])
+    assert decode(folder, [0]).shape == (1, 300, 200, 3)
+    reduced, whole = both_readings(folder, 50, 30)
+    np.testing.assert_array_equal(reduced, whole)
+
+
+@pytest.mark.parametrize("size", [2, 3, 20, 100])
+def test_a_header_that_ends_early_says_no_size(tmp_path, size):
+    content = next(photographs(tmp_path / "a", 20, 30).iterdir()).read_bytes()
+    assert module._jpeg_size(content) == (20, 30)
+    assert module._jpeg_size(content[:size]) is None
+
+
 # --- pickled clips --------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ from paddlevid.checkpoint import (
 from paddlevid.dashboard import Dashboard
 from paddlevid.data.loader import Batch, Loader
 from paddlevid.optim import Schedule, WeightAverage, clip_gradients
-from paddlevid.predictor import Predictor, read_ahead
+from paddlevid.predictor import Predictor, read_ahead, speed_up_frozen_part
 from paddlevid.tasks import Result, Task
 from paddlevid.weights import describe, load_weights, write_weights
 
@@ -183,6 +183,7 @@ def fit(
                 f"--resume: the checkpoint is of another version of paddlevid ({error}): start anew"
             ) from error
         print(f"resuming in epoch {progress.epoch + 1}, after step {progress.step}")
+    speed_up_frozen_part(model)
 
     def save() -> Path:
         state = {

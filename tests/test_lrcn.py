@@ -161,3 +161,33 @@ def test_the_published_image_weights_are_the_trunks():
 def test_arguments_that_make_no_sense_are_refused(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         create_model(name, num_classes=3, **arguments)
+
+
+@pytest.mark.parametrize("name", ["lrcn_r18", "lrcn_vgg16"])
+def test_what_is_not_trained_may_be_computed_in_another_way(name):
+    """In training only; the same loss and the same gradients."""
+    arguments = {"width": 64} if name == "lrcn_vgg16" else {}
+    small_one = {**TINY, **arguments, "trained_blocks": 2, "dropout": 0, "recurrent_dropout": 0}
+    paddle.seed(0)
+    model = create_model(name, num_classes=4, **small_one)
+    clip, calls = clips(1, 3, 2, 32, 32), []
+
+    def step() -> tuple[float, list[np.ndarray]]:
+        loss = model(clip).square().sum()
+        loss.backward()
+        gradients = [p.grad.numpy() for p in model.parameters() if p.grad is not None]
+        model.clear_gradients()
+        return loss.item(), gradients
+
+    model.train()
+    expected = step()
+    frozen = model.frozen_part()
+    model.run_frozen = lambda frames: calls.append(frames.shape) or frozen(frames)
+    loss, gradients = step()
+    assert calls == [[2, 3, 32, 32]]
+    assert loss == pytest.approx(expected[0], rel=1e-5)
+    for got, right in zip(gradients, expected[1], strict=True):
+        np.testing.assert_allclose(got, right, rtol=1e-4, atol=1e-6 * np.abs(right).max())
+    model.eval()
+    model(clip)
+    assert len(calls) == 1

@@ -18,6 +18,7 @@ from paddlevid.predictor import (
     find_clips,
     predict,
     read_ahead,
+    speed_up_frozen_part,
 )
 from paddlevid.weights import WeightsError, load_weights
 
@@ -254,6 +255,27 @@ def test_options_that_do_not_go_together_are_refused(options, message):
 
 
 # --- reading ahead --------------------------------------------------------------------------------
+
+
+def test_a_frozen_part_becomes_a_program_that_says_the_same():
+    model = create_model("lrcn_r18", num_classes=4, **TINY["lrcn, gru"][1] | {"trained_blocks": 2})
+    disturb(model)
+    model.train()
+    speed_up_frozen_part(model)
+    frames = paddle.randn([2, 3, 32, 32])
+    with paddle.no_grad():
+        expected = model.frozen_part()(frames).numpy()
+    np.testing.assert_allclose(model.run_frozen(frames).numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert model.run_frozen(frames).stop_gradient
+    assert model.training
+
+
+def test_where_all_is_trained_nothing_becomes_a_program():
+    arguments = TINY["lrcn, gru"][1] | {"trained_blocks": 5}
+    model = create_model("lrcn_r18", num_classes=4, **arguments)
+    speed_up_frozen_part(model)
+    assert model.run_frozen is None
+    speed_up_frozen_part(nn.Linear(1, 1))  # has no such part
 
 
 def test_the_next_one_is_read_meanwhile():

@@ -42,11 +42,13 @@ def make_trainer(args: argparse.Namespace) -> tuple[object, Callable[[Batch], ob
 
     from paddlevid.models import create_model
     from paddlevid.optim import create_optimizer, group_parameters
+    from paddlevid.predictor import speed_up_frozen_part
     from paddlevid.tasks import Classification, FramePrediction
     from paddlevid.trainer import train_step
 
     model = create_model(args.model, num_classes=NUM_CLASSES, **args.arguments)
     model.train()
+    speed_up_frozen_part(model)
     optimizer = create_optimizer("momentum", group_parameters(model, weight_decay=1e-4))
     optimizer.set_lr(0.001)
     scaler = paddle.amp.GradScaler(enable=False)

@@ -85,10 +85,10 @@ def num_features(trunk: nn.Layer) -> int:
 
 
 def blocks_of(trunk: nn.Layer) -> list[list[nn.Layer]]:
-    """The five parts of a VGG or ResNet, from the frames up: each halves the maps."""
+    """The layers of a VGG or ResNet in its five parts, from the frames up: each halves the maps."""
     if isinstance(trunk, ResNet):
-        stages = [[getattr(trunk, f"layer{stage}")] for stage in (1, 2, 3, 4)]
-        return [[trunk.conv1, trunk.bn1], *stages]
+        first = [trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool]
+        return [first, *([getattr(trunk, f"layer{stage}")] for stage in (1, 2, 3, 4))]
     blocks: list[list[nn.Layer]] = [[]]
     for layer in trunk.features:
         blocks[-1].append(layer)

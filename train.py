@@ -174,6 +174,7 @@ def train(args: argparse.Namespace) -> int:
         overrides = data_overrides(args.data, args.save_dir, args.resume, needed)
     config = load_config(args.config, overrides + args.overrides)  # an explicit -o wins
     runtime.configure()
+    runtime.keep_freed_memory()
     # Paddle is imported here, so that --help and a wrong config answer at once.
     from paddlevid import build, trainer
     from paddlevid.checkpoint import load_checkpoint

@@ -1,6 +1,7 @@
 """Process settings that must precede `import paddle`: every entry point calls `configure` first."""
 
 import contextlib
+import ctypes
 import io
 import os
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import av  # noqa: F401
 import joblib
 
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 _configured = False
 
 
@@ -59,6 +61,20 @@ def configure() -> None:
         if flag not in os.environ:
             paddle.set_flags({flag: False})
     _configured = True
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what training frees for the next step, where the user has not set malloc.
+
+    It would map and unmap each large array anew, and the system would clear its pages each time:
+    about a tenth of a training step on a CPU, for a tenth more memory.
+    """
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt:
+        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, 256 << 20)):
+            mallopt(option, value)
 
 
 def is_amd_with_avx2(cpuinfo: str) -> bool:

@@ -146,3 +146,25 @@ def test_a_paddle_that_cannot_be_imported_says_why():
     assert done.returncode == 1
     assert "a library is missing" in done.stderr
     assert "ImportError: no paddle" in done.stderr
+
+
+KEPT = """
+import resource
+from paddlevid import runtime
+runtime.keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(2):
+    b"x" * (64 << 20)
+before = faults()
+for _ in range(4):
+    b"x" * (64 << 20)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_freed_memory_is_kept_for_the_next_step():
+    pages = 4 * (64 << 20) // 4096
+    assert int(run(KEPT).stdout) < pages / 100
+    assert int(run(KEPT, MALLOC_ARENA_MAX="2").stdout) > pages / 100  # the user's settings stay

@@ -129,6 +129,8 @@ def run(args: argparse.Namespace, words: list[str]) -> None:
     args.model = args.model or ("resnet50" if args.what == "features" else "tsn_r50")
     if not (args.paddle_defaults or args.torch):
         runtime.configure()
+        if args.what in ("train", "loader"):  # as train.py
+            runtime.keep_freed_memory()
     if not args.torch:
         import paddle
 

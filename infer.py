@@ -7,7 +7,7 @@ import functools
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -167,9 +167,10 @@ def infer(args: argparse.Namespace) -> int:
     # Paddle is imported here, so that --help and a wrong config answer at once.
     import paddle
 
-    from paddlevid import build
+    from paddlevid import build, distributed
     from paddlevid.predictor import Predictor
 
+    distributed.join()
     print(build.choose_device(config, args.device), file=sys.stderr)
     classes = build.read_classes(config, args.weights)
     with paddle.LazyGuard():  # a program that was kept needs no weights
@@ -200,11 +201,13 @@ def evaluate(
     classes: list[str],
 ) -> int:
     """Score a list and write the figures beside the weights."""
-    from paddlevid import build, plots, trainer
+    from paddlevid import build, distributed, plots, trainer
 
     with build.build_test_loader(config, args.split) as loader:
         evaluation = trainer.evaluate(predictor, loader, build.build_task(config, classes))
-        bad = list(loader.bad.values())
+        bad = list(chain(*distributed.gather(list(loader.bad.values()))))
+    if distributed.rank() != 0:
+        return 0
     summary, table = evaluation.summary(), evaluation.class_table(classes)
     folder, ending = args.weights.parent, "" if args.split == "test" else f"_{args.split}"
     write_whole(folder / f"metrics{ending}.json", json.dumps(summary, indent=2) + "\n")
@@ -241,7 +244,7 @@ def predict(
     classes: list[str],
 ) -> int:
     """Print, and write if asked, the most probable classes of each input."""
-    from paddlevid import build
+    from paddlevid import build, distributed
     from paddlevid.predictor import Prediction, find_clips, predict
 
     reader: ReaderConfig = config.infer
@@ -259,9 +262,15 @@ def predict(
     num_bad = num_good = 0
     with contextlib.ExitStack() as opened:
         loader = opened.enter_context(build.build_reader(config, reader, samples, labelled=False))
+        predicted: Iterable[Prediction] = predict(predictor, loader, args.curve is not None)
+        if distributed.is_launched():
+            own = tqdm(predicted, "predicting", leave=False, disable=None)
+            found = chain(*distributed.gather(list(zip(loader.indices(), own, strict=True))))
+            predicted = [result for _, result in sorted(found, key=lambda pair: pair[0])]
+            if distributed.rank() != 0:
+                return 0
         write = opened.enter_context(open_output(args.output, k)) if args.output else None
-        predicted = predict(predictor, loader, of_frames=args.curve is not None)
-        results: Iterator[Prediction] = chain(unusable, predicted)
+        results = chain(unusable, predicted)
         for result in tqdm(
             results, "predicting", len(samples) + len(unusable), leave=False, disable=None
         ):
@@ -300,7 +309,7 @@ def predict_frames(
     folder.mkdir(parents=True, exist_ok=True)
     if args.split:
         return evaluate_frames(args, config, predictor, folder)
-    from paddlevid import build, plots
+    from paddlevid import build, distributed, plots
     from paddlevid.data.encode import write_mp4
     from paddlevid.predictor import find_clips
 
@@ -317,7 +326,9 @@ def predict_frames(
             plots.save_image(plots.prediction_strip(past[0], None, frames), Path(f"{stem}.png"))
             write_mp4(Path(f"{stem}.mp4"), plots.prediction_film(past[0], None, frames))
             tqdm.write(f"{readable(path)}: {steps} frames in {readable(stem)}.npy, .png and .mp4")
-        problems += loader.bad.values()
+        problems += chain(*distributed.gather(list(loader.bad.values())))
+    if distributed.rank() != 0:
+        return 0
     for problem in problems:
         print(f"cannot be read: {readable(problem)}", file=sys.stderr)
     if problems:
@@ -333,13 +344,15 @@ def evaluate_frames(
     folder: Path,
 ) -> int:
     """Errors of a list's predicted frames, for each step and beside what is simple to beat."""
-    from paddlevid import build, plots, trainer
+    from paddlevid import build, distributed, plots, trainer
 
     task = build.build_task(config, [])
     task.with_baselines = True
     with build.build_test_loader(config, args.split) as loader:
         evaluation = trainer.evaluate(predictor, loader, task)
-        bad = list(loader.bad.values())
+        bad = list(chain(*distributed.gather(list(loader.bad.values()))))
+        if distributed.rank() != 0:
+            return 0
         first = next(loader.batches())
     ending = "" if args.split == "test" else f"_{args.split}"
     predictors = {"network": evaluation.sums, **evaluation.baselines}
@@ -383,10 +396,12 @@ def stream(
     classes: list[str],
 ) -> int:
     """Predict videos, cameras or addresses while they run: -> exit code, 1 when one broke off."""
-    from paddlevid import build
+    from paddlevid import build, distributed
     from paddlevid.data.live import LiveSource
     from paddlevid.models import MoViNetStream
 
+    if distributed.is_launched():
+        raise ConfigError("--stream runs in one process: start it without paddle's launcher")
     reader: ReaderConfig = config.infer
     if reader.crops > 1 or reader.num_clips > 1:
         raise ConfigError("--stream looks at one view: set crops and num_clips to 1")

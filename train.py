@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -147,7 +148,8 @@ def claim_folder(folder: Path, config: Config, resume: bool) -> None:
 # What may change on a resume: how long and where it runs, not what it computes.
 _MAY_CHANGE = {
     "TRAIN.epoch", "TRAIN.num_reader_threads", "TRAIN.use_gpu", "TRAIN.early_stop",
-    "TRAIN.keep_checkpoints", "TRAIN.max_bad_samples", "VALID.num_reader_threads",
+    "TRAIN.keep_checkpoints", "TRAIN.checkpoint_minutes", "TRAIN.max_bad_samples",
+    "VALID.num_reader_threads",
 }  # fmt: skip
 
 
@@ -161,8 +163,8 @@ def changed_keys(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
     ]
 
 
-def train(args: argparse.Namespace) -> int:
-    """Build what the config says and fit it: -> exit code."""
+def read_config(args: argparse.Namespace) -> Config:
+    """The config, with what the command line sets; --data's lists are made, if they need to be."""
     check_folder(args.save_dir, args.resume, args.overwrite)
     overrides = []
     if args.data:
@@ -172,14 +174,24 @@ def train(args: argparse.Namespace) -> int:
         if model.task == "predict":
             needed = (model.seg_num + model.num_future - 1) * model.interval + 1
         overrides = data_overrides(args.data, args.save_dir, args.resume, needed)
-    config = load_config(args.config, overrides + args.overrides)  # an explicit -o wins
+    return load_config(args.config, overrides + args.overrides)  # an explicit -o wins
+
+
+def train(args: argparse.Namespace) -> int:
+    """Build what the config says and fit it: -> exit code."""
+    is_alone = int(os.environ.get("PADDLE_TRAINERS_NUM", 1)) == 1
+    if is_alone:
+        config = read_config(args)
     runtime.configure()
     runtime.keep_freed_memory()
     # Paddle is imported here, so that --help and a wrong config answer at once.
-    from paddlevid import build, trainer
+    from paddlevid import build, distributed, trainer
     from paddlevid.checkpoint import load_checkpoint
     from paddlevid.weights import load_weights
 
+    if not is_alone:
+        distributed.join()
+        config = distributed.on_first(lambda: read_config(args))
     print(build.choose_device(config, args.device))
     for note in config.notes:
         print(note)
@@ -191,11 +203,14 @@ def train(args: argparse.Namespace) -> int:
         if build.has_clips(config, "valid"):
             valid_loader = loaders.enter_context(build.build_test_loader(config, "valid"))
         model, notes = build.build_model(config, args.pretrain, fresh=args.resume)
-        claim_folder(args.save_dir, config, args.resume)
-        if classes:
-            write_whole(args.save_dir / "classes.txt", "".join(f"{name}\n" for name in classes))
+        if distributed.rank() == 0:
+            claim_folder(args.save_dir, config, args.resume)
+            if classes:
+                names = "".join(f"{name}\n" for name in classes)
+                write_whole(args.save_dir / "classes.txt", names)
         for note in notes:
             print(note)
+        model = build.sync_batch_norms(config, model)
         frozen = build.freeze_trunk(config, model)
         if config.train.cache_features:
             if args.resume:  # the trunk must be that of the run
@@ -204,6 +219,8 @@ def train(args: argparse.Namespace) -> int:
             train_loader = build.cache_features(config, model, train_loader)
             if valid_loader:
                 valid_loader = build.cache_features(config, model, valid_loader)
+        if not is_alone:
+            print(build.describe_steps(config))
         num_trained = sum(p.size for p in model.parameters() if not p.stop_gradient)
         named = f"{len(classes)} classes, " if classes else ""
         print(
@@ -222,6 +239,7 @@ def train(args: argparse.Namespace) -> int:
             amp=config.train.amp,
             early_stop=config.train.early_stop,
             keep_checkpoints=config.train.keep_checkpoints,
+            checkpoint_minutes=config.train.checkpoint_minutes,
             picture_every=config.train.picture_every,
             seed=config.train.seed,
             classes=classes,

@@ -1,6 +1,7 @@
 """Features: lists of clips go in; an .npy of features a clip, lists and a manifest come out."""
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -106,7 +107,10 @@ def run(args: argparse.Namespace) -> int:
         )
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong list answer at once.
+    from paddlevid import distributed
     from paddlevid.features import Clip, Extractor, extract, load_trunk
+
+    distributed.join()
 
     trunk = load_trunk(args.model, args.weights)
     if args.size:
@@ -116,13 +120,15 @@ def run(args: argparse.Namespace) -> int:
         trunk.name, trunk.weights, str(args.frames), trunk.size, tuple(trunk.mean),
         tuple(trunk.std), args.grid, extractor.num_features, args.dtype,
     )  # fmt: skip
-    claim(args.target, manifest)
+    distributed.on_first(lambda: claim(args.target, manifest))
     clips: dict[str, Clip] = {}
     for list_file, samples in lists.items():
         for sample in samples:
             name = npy_of(sample, list_file)
             clips.setdefault(name, Clip(sample, args.target / name))
     missing = [clip for clip in clips.values() if not clip.target.exists()]
+    missing = distributed.gather(missing)[0]  # before anyone writes
+    total, missing = len(missing), missing[distributed.rank() :: distributed.num_ranks()]
     bad = []
     progress = tqdm(
         extract(missing, extractor, args.frames, batch_size=args.batch_size, dtype=args.dtype),
@@ -132,6 +138,9 @@ def run(args: argparse.Namespace) -> int:
         if problem:
             bad.append(problem)
             tqdm.write(f"left out: {problem}", file=sys.stderr)
+    bad = list(itertools.chain(*distributed.gather(bad)))
+    if distributed.rank() != 0:
+        return 0
     for list_file, samples in lists.items():
         lines = []
         for sample in samples:
@@ -145,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
         shutil.copyfile(classes, args.target / "classes.txt")
     print(
         f"{args.target}: features (T, {manifest.features}) of {len(clips) - len(bad)} clips, "
-        f"{len(missing) - len(bad)} of them new, {len(bad)} left out"
+        f"{total - len(bad)} of them new, {len(bad)} left out"
     )
     return 1 if bad else 0
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from paddle import nn
 from tqdm import tqdm
 
+from paddlevid import distributed
 from paddlevid.config import Config, ConfigError, ReaderConfig, TrainConfig
 from paddlevid.convert.conversion import convert
 from paddlevid.data.augment import AutoAugment
@@ -333,6 +334,12 @@ def build_frames_transform(
     return Compose(steps, ToUnit(model.grey), crops)
 
 
+def _loader(dataset: Dataset, batch_size: int, **options: object) -> Loader:
+    """A loader of this rank's clips."""
+    rank, num_ranks = distributed.rank(), distributed.num_ranks()
+    return Loader(dataset, batch_size, rank=rank, num_ranks=num_ranks, **options)
+
+
 def build_past_loader(config: Config, samples: list[Sample]) -> Loader:
     """The last frames of videos, as many as the network reads."""
     model = config.model
@@ -341,7 +348,7 @@ def build_past_loader(config: Config, samples: list[Sample]) -> Loader:
         SequenceSampler(model.seg_num, model.interval, at_end=True),
         build_frames_transform(config, config.infer),
     )
-    return Loader(dataset, 1, num_workers=config.infer.num_reader_threads, max_bad_samples=1.0)
+    return _loader(dataset, 1, num_workers=config.infer.num_reader_threads, max_bad_samples=1.0)
 
 
 def build_train_loader(config: Config, classes: Sequence[str]) -> Loader:
@@ -354,7 +361,7 @@ def build_train_loader(config: Config, classes: Sequence[str]) -> Loader:
         counts = np.bincount(labels[labels >= 0], minlength=config.model.num_classes)
         # A clip without a label is drawn now and then, to be counted, but not as often as a class.
         weights = np.where(labels < 0, 1 / len(labels), 1 / np.maximum(counts, 1)[labels])
-    return Loader(
+    return _loader(
         dataset,
         train.batch_size,
         shuffle=True,
@@ -421,7 +428,7 @@ def build_test_loader(config: Config, split: str) -> Loader:
     """
     reader = config.test if split == "train" else getattr(config, split)
     if config.model.task == "predict":
-        return Loader(
+        return _loader(
             _frames_dataset(config, split, reader),
             reader.batch_size,
             num_workers=reader.num_reader_threads,
@@ -458,7 +465,7 @@ def build_reader(
             num_classes=num_classes,
             num_clips=reader.num_clips,
         )
-    return Loader(
+    return _loader(
         dataset,
         reader.batch_size,
         num_workers=reader.num_reader_threads,
@@ -530,6 +537,29 @@ def build_model(
             f"the config has {our_mean} and {our_std}"
         )
     return model, notes
+
+
+def sync_batch_norms(config: Config, model: nn.Layer) -> nn.Layer:
+    """The network with batch norms over the clips of all processes, where TRAIN.sync_bn says so.
+
+    Raises ConfigError on a CPU, for which Paddle has none.
+    """
+    if not config.train.sync_bn:
+        return model
+    if paddle.device.get_device() == "cpu":
+        raise ConfigError("TRAIN.sync_bn needs GPUs: Paddle has no such batch norm for a CPU")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def describe_steps(config: Config) -> str:
+    """How many clips a step of several processes is of, for the user."""
+    train, num_ranks = config.train, distributed.num_ranks()
+    clips = train.batch_size * train.accumulate * num_ranks
+    return (
+        f"{num_ranks} processes: a step is of {clips} clips, batch_size {train.batch_size} x "
+        f"accumulate {train.accumulate} x {num_ranks}; learning_rate = {train.learning_rate:g} is "
+        "taken as it is (the usual rule: in proportion to the clips of a step)"
+    )
 
 
 def load_all_weights(model: nn.Layer, file: Path) -> None:
@@ -633,7 +663,7 @@ def cache_features(config: Config, model: nn.Layer, loader: Loader) -> Loader:
             for index, part, label in zip(batch.indices, parts, batch.labels, strict=True):
                 items[int(index)] = Item(int(index), part, int(label))
         items |= {index: Item(index, problem=why) for index, why in reading.bad.items()}
-    return Loader(
+    return _loader(
         CachedFeatures(loader.dataset, items),
         loader.batch_size,
         shuffle=loader.shuffle,
@@ -725,6 +755,8 @@ def choose_device(config: Config, device: str | None = None) -> str:
         raise ConfigError(f"--device {device}: needs cpu, gpu or gpu:NUMBER")
     num_gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     chosen = device or ("gpu" if config.train.use_gpu and num_gpus else "cpu")
+    if chosen == "gpu" and distributed.num_ranks() > 1:
+        chosen = f"gpu:{paddle.distributed.ParallelEnv().device_id}"
     number = int(chosen.partition(":")[2] or 0)
     if chosen != "cpu" and number >= num_gpus:
         raise ConfigError(

@@ -1,35 +1,63 @@
-"""Checkpoints: the whole state of a run <-> one file, written whole or not at all."""
+"""Checkpoints: the whole state of a run <-> one file, written whole or not at all.
 
-import os
+A file is a pickle, and behind it the SHA-256 of all before.
+"""
+
+import hashlib
 import pickle
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import paddle
 from paddle import nn
 
+from paddlevid.files import whole_file
 from paddlevid.pickles import WeightsError, read_pickle
+
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def save_checkpoint(folder: Path, step: int, state: dict, keep: int) -> Path:
     """Write `state` (arrays, tensors, plain values) as the newest of `keep` checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step_{step:08d}.ckpt"
-    partial = path.with_suffix(".partial")
-    try:
-        with open(partial, "wb") as file:
-            pickle.dump(_to_numpy(state), file, protocol=4)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        summed = _Summed(file)
+        pickle.dump(_to_numpy(state), summed, protocol=4)
+        file.write(summed.digest.digest())
     # Later ones are of work that was lost: they could not be read when the run was resumed.
     kept = [file for file in sorted(folder.glob("step_*.ckpt")) if file <= path][-keep:]
-    for file in [*folder.glob("step_*.ckpt"), *folder.glob("step_*.partial")]:
+    for file in [*folder.glob("step_*.ckpt"), *folder.glob(".step_*.partial")]:
         if file not in kept:
             file.unlink()
     return path
+
+
+class _Summed:
+    """A file that is written, and the hash of what was."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def write(self, part: bytes) -> int:
+        self.digest.update(part)
+        return self._file.write(part)
+
+
+def _check_sum(path: Path) -> None:
+    """Raise WeightsError where a file is not as it was written."""
+    try:
+        left = path.stat().st_size - DIGEST_BYTES
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while left > 0 and (part := file.read(min(left, 1 << 20))):
+                digest.update(part)
+                left -= len(part)
+            if file.read() != digest.digest():
+                raise WeightsError(f"{path} is damaged: its checksum does not fit")
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
 
 
 def load_checkpoint(folder: Path) -> tuple[dict, list[str]]:
@@ -40,6 +68,7 @@ def load_checkpoint(folder: Path) -> tuple[dict, list[str]]:
     problems = []
     for path in sorted(folder.glob("step_*.ckpt"), reverse=True):
         try:
+            _check_sum(path)
             state = read_pickle(path)
             if not isinstance(state, dict):
                 raise WeightsError(f"{path} is not a checkpoint of train.py")
@@ -47,7 +76,7 @@ def load_checkpoint(folder: Path) -> tuple[dict, list[str]]:
         except WeightsError as error:
             problems.append(str(error))
     raise FileNotFoundError(
-        "\n  ".join([f"there is no checkpoint to resume from in {folder}", *problems])
+        "\n  ".join([f"there is no checkpoint to resume from in {folder}: start anew", *problems])
     )
 
 

@@ -207,6 +207,8 @@ class TrainConfig:
     seed: int = 0
     early_stop: int = 0  # epochs without a better validation result after which to stop; 0 = never
     keep_checkpoints: int = 2
+    checkpoint_minutes: float = 30.0  # from one within an epoch to the next; 0: at its end only
+    sync_bn: bool = False  # several processes: batch norms over the clips of all, on GPUs
 
     def __post_init__(self) -> None:
         _check_at_least(self, 1, "epoch", "batch_size", "accumulate", "seg_num", "short_size")
@@ -216,7 +218,7 @@ class TrainConfig:
         _check_at_least(
             self, 0, "num_reader_threads", "color_jitter", "learning_rate", "warmup_epochs",
             "l2_weight_decay", "clip_norm", "clip_value", "seed", "early_stop", "mixup", "cutmix",
-            "bias_lr", "trunk_lr",
+            "bias_lr", "trunk_lr", "checkpoint_minutes",
         )  # fmt: skip
         _check(self, "seed", self.seed < 2**32, f"at most {2**32 - 1}")
         _check(self, "epsilon", self.epsilon > 0, "a number above 0")

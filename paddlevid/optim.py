@@ -110,7 +110,7 @@ def group_parameters(
 
 def _kind_of(layer: nn.Layer, name: str) -> str:
     """ "norm", "bias", "weight" or "embedding"."""
-    if isinstance(layer, (nn.LayerNorm, nn.BatchNorm2D, nn.BatchNorm3D)):
+    if isinstance(layer, (nn.LayerNorm, nn.BatchNorm2D, nn.BatchNorm3D, nn.SyncBatchNorm)):
         return "norm"
     if name.startswith("weight"):  # also weight_ih
         return "weight"

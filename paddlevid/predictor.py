@@ -196,22 +196,23 @@ class Prediction:
 
 
 def predict(predictor: Predictor, loader: Loader, of_frames: bool = False) -> Iterator[Prediction]:
-    """The predictions for the clips of a loader, in its order; unreadable ones say so.
+    """The predictions for `loader.indices()`; unreadable clips say so.
 
     `of_frames`: also what the network says after each frame; for a network with `frame_logits`, and
     one view of a clip.
     """
     samples = loader.dataset.samples
-    position = 0
+    indices = loader.indices()
     for batch in read_ahead(loader.batches()):
         probabilities = softmax(score_views(predictor, batch))
         curves = _curves(predictor, batch) if of_frames else [None] * len(batch.labels)
         results = zip(batch.indices.tolist(), probabilities, curves, batch.labels, strict=True)
         for index, scores, curve, label in results:
-            yield from _unreadable(loader, samples, position, index)
+            for bad in iter(indices.__next__, index):
+                yield Prediction(samples[bad].path, problem=loader.bad[bad])
             yield Prediction(samples[index].path, scores, curve, int(label))
-            position = index + 1
-    yield from _unreadable(loader, samples, position, len(samples))
+    for bad in indices:
+        yield Prediction(samples[bad].path, problem=loader.bad[bad])
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -224,13 +225,6 @@ def _curves(predictor: Predictor, batch: Batch) -> list[NDArray[np.float32]]:
     [logits] = predictor(batch.clips, method="frame_logits")
     seen = seen_frames(paddle.to_tensor(batch.clips)).numpy()
     return [curve[mask] for curve, mask in zip(softmax(logits), seen, strict=True)]
-
-
-def _unreadable(
-    loader: Loader, samples: list[Sample], start: int, end: int
-) -> Iterator[Prediction]:
-    for index in range(start, end):
-        yield Prediction(samples[index].path, problem=loader.bad[index])
 
 
 def find_clips(inputs: Sequence[Path]) -> tuple[list[Sample], list[Prediction]]:

@@ -18,8 +18,11 @@ _configured = False
 
 
 def usable_cores() -> int:
-    """How many cores this process may use: affinity and container limits are respected."""
-    return joblib.cpu_count()
+    """How many cores this process may use: affinity and container limits are respected.
+
+    The processes that `paddle.distributed.launch` starts on one machine share them.
+    """
+    return max(joblib.cpu_count() // int(os.environ.get("PADDLE_LOCAL_SIZE", 1)), 1)
 
 
 def configure() -> None:

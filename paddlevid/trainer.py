@@ -1,14 +1,15 @@
 """Training: loaders, a network and an optimiser -> weights, checkpoints and figures in a folder."""
 
 import contextlib
+import itertools
 import math
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import paddle
 from paddle import nn
 from tqdm import tqdm
 
+from paddlevid import distributed
 from paddlevid.checkpoint import (
     load_checkpoint,
     load_optimizer_state,
@@ -38,9 +40,19 @@ class Interrupted(Exception):
 class StepResult:
     """What a step saw before it changed the weights."""
 
-    loss: float = 0.0  # mean over the clips
+    loss: float = 0.0  # mean over the clips; of a part, its share of it
     sums: dict[str, float] = field(default_factory=dict)  # over the clips, see `Task.count`
     num_clips: int = 0
+
+    @classmethod
+    def total(cls, parts: Sequence["StepResult"]) -> "StepResult":
+        """The whole, of which each part has seen some clips."""
+        sums: Counter[str] = Counter()
+        for part in parts:
+            sums.update(part.sums)
+        return cls(
+            sum(part.loss for part in parts), dict(sums), sum(part.num_clips for part in parts)
+        )
 
 
 def train_step(
@@ -54,24 +66,28 @@ def train_step(
     rng: np.random.Generator | None = None,
     step: int = 0,
 ) -> StepResult:
-    """One step on several batches whose gradients add up to those of one large batch.
+    """One step on several batches, of all ranks, whose gradients add up to those of a large one.
 
     `rng` and `step`, the number of steps before, are for the task.
 
     Raises FloatingPointError, before the weights change, when the loss is not finite.
     """
-    result = StepResult(num_clips=sum(len(batch.labels) for batch in batches))
+    num_clips = sum(len(batch.labels) for batch in batches)
+    all_clips = sum(distributed.gather(num_clips))
+    result = StepResult(num_clips=num_clips)
     for batch in batches:
         with paddle.amp.auto_cast(enable=scaler.is_enable()):
             loss, outputs = task.compute_loss(model, batch, rng, step)
-            loss = loss * (len(batch.labels) / result.num_clips)
+            loss = loss * (len(batch.labels) / all_clips)
         scaler.scale(loss).backward()
         result.loss += loss.item()  # waits for the device
         for name, number in task.count(outputs, batch).items():
             result.sums[name] = result.sums.get(name, 0) + number
+    result = StepResult.total(distributed.gather(result))
     if not np.isfinite(result.loss):
         optimizer.clear_grad()
         raise FloatingPointError(f"the loss became {result.loss}")
+    distributed.add_gradients(model.parameters())
     scaler.unscale_(optimizer)
     clip_gradients(model.parameters(), clip_norm, clip_value)
     scaler.step(optimizer)
@@ -88,7 +104,7 @@ def evaluate(
     title: str = "evaluating",
     stop: Callable[[], None] = lambda: None,
 ) -> Result:
-    """What a task says of a network and all clips of a loader.
+    """What a task says of a network and all clips of a loader; of all ranks, together.
 
     Raises ValueError when none of them could be read. `stop` is called after each batch and may
     raise to leave early.
@@ -98,9 +114,10 @@ def evaluate(
     for batch in tqdm(batches, title, len(loader), leave=False, disable=None):
         parts.append(task.score(predictor, batch))
         stop()
+    parts = list(itertools.chain.from_iterable(distributed.gather(parts)))
     if not parts:
         raise ValueError("none of the clips could be read")
-    return task.conclude(parts, len(loader.bad))
+    return task.conclude(parts, sum(distributed.gather(len(loader.bad))))
 
 
 @dataclass
@@ -130,6 +147,7 @@ class Settings:
     amp: bool = False
     early_stop: int = 0  # epochs without a better validation result; 0 = never
     keep_checkpoints: int = 2
+    checkpoint_minutes: float = 30.0  # from one within an epoch to the next; 0: at its end only
     picture_every: int = 0  # steps; 0 = none, see `Task.draw_step`
     seed: int = 0
     classes: Sequence[str] = ()  # kept with the weights
@@ -148,6 +166,9 @@ def fit(
     resume: bool = False,
 ) -> Progress:
     """Train to the end of the last epoch, evaluating after each; -> where it ended.
+
+    Of several processes (see `distributed`) each takes its share of every step; all hold the same
+    weights, and rank 0 writes the files.
 
     Writes best.pdparams and best.safetensors (the best on the validation list, see
     `Result.quality`; without one, the last), checkpoints/, metrics.csv, vdl/ and bad_samples.txt
@@ -183,9 +204,20 @@ def fit(
                 f"--resume: the checkpoint is of another version of paddlevid ({error}): start anew"
             ) from error
         print(f"resuming in epoch {progress.epoch + 1}, after step {progress.step}")
+    distributed.share(model.state_dict().values())
     speed_up_frozen_part(model)
+    is_first = distributed.rank() == 0
+
+    saved = time.monotonic()
 
     def save() -> Path:
+        """Together; -> the file, which rank 0 has written."""
+        nonlocal saved
+        saved = time.monotonic()
+        share_statistics(model, average)
+        folder = settings.folder / "checkpoints"
+        if not is_first:
+            return folder
         state = {
             "model": model.state_dict(),
             "optimizer": optimizer_state(optimizer, model),
@@ -195,17 +227,22 @@ def fit(
             "config": settings.config,
             "training_list": settings.training_list,
         }
-        folder = settings.folder / "checkpoints"
         return save_checkpoint(folder, progress.step, state, settings.keep_checkpoints)
 
     steps_per_epoch = -(-len(train_loader) // settings.accumulate)
-    dashboard = Dashboard(settings.folder, task.figures, progress.step)
-    bar = tqdm(
-        total=steps_per_epoch * settings.epochs, initial=progress.step, unit="step", **_bar()
+    dashboard = Dashboard(
+        settings.folder if is_first else None, task.figures, progress.step, progress.batch > 0
     )
+    bar = tqdm(
+        total=steps_per_epoch * settings.epochs, initial=progress.step, unit="step",
+        disable=not is_first, **_bar(),
+    )  # fmt: skip
+    if not resume:
+        save()  # of what a run that breaks off in its first epoch starts from
     with contextlib.ExitStack() as at_end, _StopRequest() as stop, bar:
         at_end.callback(dashboard.close)
-        at_end.callback(_write_bad_samples, settings.folder, train_loader, valid_loader)
+        loaders = [loader for loader in (train_loader, valid_loader) if loader]
+        at_end.callback(lambda: _write_bad_samples(settings.folder, _reasons(loaders)))
         if not progress.step:
             dashboard.log_settings(_flat(settings.config), task.figures[:2])
         while progress.epoch < settings.epochs:
@@ -219,13 +256,15 @@ def fit(
                 layer.eval()
             bar.set_description(f"epoch {progress.epoch + 1}/{settings.epochs}", refresh=False)
             batches = train_loader.batches(progress.epoch, progress.batch)
-            for group in _timed(_groups(batches, settings.accumulate), progress):
-                if not progress.step:
+            numbers = range(progress.batch, len(train_loader), settings.accumulate)
+            groups = _groups(batches, numbers, len(train_loader))
+            for end, group in _timed(groups, progress):
+                if group and not progress.step:
                     for name, picture in task.draw_batch(group[0]).items():
                         dashboard.log_image(0, "train", name, picture)
                 rate = schedule(progress.epoch + progress.batch / len(train_loader))
                 optimizer.set_lr(rate)
-                seed = np.random.SeedSequence([settings.seed, progress.step])
+                seed = np.random.SeedSequence([settings.seed, progress.step, distributed.rank()])
                 paddle.seed(int(seed.generate_state(1)[0]))  # dropout; the same after a resume
                 started = time.perf_counter()
                 try:
@@ -240,10 +279,12 @@ def fit(
                         "TRAIN.learning_rate, set TRAIN.clip_norm or TRAIN.warmup_epochs, or look "
                         "for clips with odd values"
                     ) from None
+                progress.batch = end
+                if not result.num_clips:  # none of them could be read
+                    continue
                 progress.step += 1
                 if average:
                     average.update(progress.step)
-                progress.batch = group[-1].number + 1
                 _count(progress, result, time.perf_counter() - started)
                 dashboard.log(
                     progress.step,
@@ -253,7 +294,8 @@ def fit(
                     **{name: number / result.num_clips for name, number in result.sums.items()},
                     learning_rate=rate,
                 )
-                if settings.picture_every and progress.step % settings.picture_every == 0:
+                every = settings.picture_every
+                if every and progress.step % every == 0 and group and is_first:
                     folder = settings.folder / "pictures"
                     for name, picture in task.draw_step(
                         model, group[0], folder, progress.step
@@ -261,16 +303,23 @@ def fit(
                         dashboard.log_image(progress.step, "train", name, picture)
                 bar.update()
                 bar.set_postfix(_figures(progress), refresh=False)
-                if stop.requested:
+                minutes = (time.monotonic() - saved) / 60
+                due = 0 < settings.checkpoint_minutes < minutes
+                wishes = distributed.gather((stop.requested, due))
+                if any(wants_stop for wants_stop, _ in wishes):
                     raise Interrupted(save())
+                if wishes[0][1]:
+                    save()
             if not progress.sums:
                 raise ValueError("none of the training clips could be read")
+            share_statistics(model, average)
             try:
                 with average.in_place() if average else contextlib.nullcontext():
                     _end_epoch(model, task, valid_loader, settings, progress, dashboard, stop)
             except _Stopped:
                 raise Interrupted(save()) from None
-            _write_bad_samples(settings.folder, train_loader, valid_loader)
+            reasons = distributed.gather(_reasons(loaders))
+            _write_bad_samples(settings.folder, list(itertools.chain.from_iterable(reasons)))
             progress.epoch += 1
             progress.batch, progress.waited, progress.sums = 0, 0.0, {}
             save()
@@ -310,10 +359,11 @@ def _end_epoch(
                 dashboard.log_image(progress.step, "val", name, picture)
     if best:
         progress.best_epoch = epoch
+        line += " *"
+    if best and distributed.rank() == 0:
         write_weights(settings.folder / "best.pdparams", model)
         metadata = describe(settings.config, settings.classes)
         write_weights(settings.folder / "best.safetensors", model, metadata)
-        line += " *"
     line += f" | {figures['clips/s']} clips/s, waited {figures['wait']} for data"
     tqdm.write(line)
     speed = progress.sums["clips"] / max(progress.sums["seconds"] + progress.waited, 1e-9)
@@ -323,18 +373,38 @@ def _end_epoch(
         tqdm.write("  more than 30 % of the time goes into waiting: raise TRAIN.num_reader_threads")
 
 
-def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """Batches in groups of `size`; the last may have fewer."""
-    while group := list(islice(batches, size)):
-        yield group
+def share_statistics(model: nn.Layer, average: WeightAverage | None) -> None:
+    """Set what the ranks gathered each of its own clips to that of rank 0; together."""
+    distributed.share_statistics(model)
+    if average:
+        distributed.share(average.weights.values())
 
 
-def _timed(groups: Iterable[list[Batch]], progress: Progress) -> Iterator[list[Batch]]:
+def _groups(batches: Iterator[Batch], starts: range, end: int) -> Iterator[tuple[int, list[Batch]]]:
+    """Batches whose numbers are between two starts, and the number behind them.
+
+    A batch of which no clip could be read is missing.
+    """
+    held = None  # a batch of a later group
+    for start in starts:
+        group: list[Batch] = []
+        stop = min(start + starts.step, end)
+        while not group or group[-1].number < stop - 1:
+            held = next(batches, None) if held is None else held
+            if held is None or held.number >= stop:
+                break
+            group.append(held)
+            held = None
+        yield stop, group
+
+
+def _timed(
+    groups: Iterator[tuple[int, list[Batch]]], progress: Progress
+) -> Iterator[tuple[int, list[Batch]]]:
     """The same groups; adds the seconds that each took to come to progress.waited."""
-    iterator = iter(groups)
     while True:
         started = time.perf_counter()
-        group = next(iterator, None)
+        group = next(groups, None)
         progress.waited += time.perf_counter() - started
         if group is None:
             return
@@ -364,9 +434,15 @@ def _figures(progress: Progress) -> dict[str, str]:
     }
 
 
-def _write_bad_samples(folder: Path, *loaders: Loader | None) -> None:
+def _reasons(loaders: Sequence[Loader]) -> list[str]:
+    """Why clips could not be read."""
+    return [reason for loader in loaders for reason in loader.bad.values()]
+
+
+def _write_bad_samples(folder: Path, reasons: Sequence[str]) -> None:
     """bad_samples.txt: what could not be read, and why."""
-    reasons = [reason for loader in loaders if loader for reason in loader.bad.values()]
+    if distributed.rank() != 0:
+        return
     file = folder / "bad_samples.txt"
     known = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     new = [reason for reason in dict.fromkeys(reasons) if reason not in known]
@@ -412,7 +488,8 @@ class _StopRequest:
         self._restore()
 
     def check(self) -> None:
-        if self.requested:
+        # Several processes would leave an evaluation at different clips: they stop after it.
+        if self.requested and not distributed.is_launched():
             raise _Stopped
 
     def _handle(self, *_: object) -> None:

@@ -1,7 +1,10 @@
 """Checkpoints: what comes back, which are kept, and what happens to damaged ones."""
 
+import hashlib
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +73,7 @@ def test_a_damaged_newest_one_falls_back_to_the_one_before_and_says_so(tmp_path)
 def test_going_on_behind_a_damaged_one_keeps_the_new_work(tmp_path):
     save_checkpoint(tmp_path, 10, {"step": 10}, keep=1)
     (tmp_path / "step_00000020.ckpt").write_bytes(b"damaged")
-    (tmp_path / "step_00000020.partial").write_bytes(b"half of one")
+    (tmp_path / ".step_00000020.ckpt.partial").write_bytes(b"half of one")
     save_checkpoint(tmp_path, 15, {"step": 15}, keep=1)
     assert names(tmp_path) == ["step_00000015.ckpt"]
     assert load_checkpoint(tmp_path) == ({"step": 15}, [])
@@ -99,7 +102,7 @@ def test_a_failed_save_leaves_the_old_ones_and_no_half_one(tmp_path, monkeypatch
     if broken == "dump":
         monkeypatch.setattr(checkpoint.pickle, "dump", dump_half)
     else:
-        monkeypatch.setattr(checkpoint.os, "replace", fail)
+        monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="no space left"):
         save_checkpoint(tmp_path, 2, {"step": 2}, keep=1)
     assert names(tmp_path) == ["step_00000001.ckpt"]
@@ -118,7 +121,8 @@ class Runs:
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
     content = pickle.dumps({"model": Runs(tmp_path / "made")})
-    (tmp_path / "step_00000001.ckpt").write_bytes(content)
+    summed = content + hashlib.sha256(content).digest()
+    (tmp_path / "step_00000001.ckpt").write_bytes(summed)
     with pytest.raises(FileNotFoundError, match=r"it wants to run (posix|nt)\.mkdir, which is ref"):
         load_checkpoint(tmp_path)
     assert not (tmp_path / "made").exists()
@@ -216,3 +220,39 @@ def test_a_state_of_another_network_is_an_error():
     train(model, optimizer, range(1))
     with pytest.raises(ValueError, match="the optimiser's .*_velocity_0 belongs to no parameter"):
         optimizer_state(optimizer, new_model())
+
+
+@pytest.mark.parametrize("position", [0, 100, -1])
+def test_a_flipped_bit_is_seen(tmp_path, position):
+    for step in (1, 2):
+        path = save_checkpoint(tmp_path, step, {"step": step, "w": np.ones(100)}, keep=2)
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+    state, problems = load_checkpoint(tmp_path)
+    assert state["step"] == 1
+    assert problems == [f"{path} is damaged: its checksum does not fit"]
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from paddlevid.checkpoint import load_checkpoint, save_checkpoint
+folder = Path(sys.argv[1])
+save_checkpoint(folder, 1, {"step": 1}, keep=2)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    save_checkpoint(folder, 2, {"step": 2, "w": np.zeros(1 << 20)}, keep=2)
+except OSError as error:
+    print(error)
+print(load_checkpoint(folder))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_a_file_that_cannot_grow_leaves_the_one_before(tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.splitlines() == ["[Errno 27] File too large", "({'step': 1}, [])"]
+    assert names(tmp_path) == ["step_00000001.ckpt"]

@@ -169,3 +169,19 @@ def test_a_run_that_starts_anew_forgets_the_old_figures(tmp_path):
 def test_resuming_without_a_table_starts_one(tmp_path):
     Dashboard(tmp_path, FIGURES, step=3).close()
     assert rows(tmp_path) == []
+
+
+def test_a_run_resumed_before_the_end_of_an_epoch_drops_what_it_had_ended_with(tmp_path):
+    first_part(tmp_path)
+    dashboard = Dashboard(tmp_path, FIGURES, step=4, within_epoch=True)
+    dashboard.log(4, 2, "train", clips_per_second=1.5)
+    dashboard.close()
+    dashboard = Dashboard(tmp_path, FIGURES, step=4, within_epoch=True)
+    dashboard.log(4, 2, "train", clips_per_second=2.5)
+    dashboard.log(4, 2, "val", loss=41.0)
+    dashboard.close()
+    assert curve(tmp_path, "train", "loss") == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+    assert curve(tmp_path, "train", "clips_per_second") == [(4, 2.5)]
+    assert curve(tmp_path, "val", "loss") == [(2, 20.0), (4, 41.0)]
+    got = [(row["step"], row["split"], row["clips_per_second"]) for row in rows(tmp_path)[4:]]
+    assert got == [("2", "val", ""), ("4", "train", "2.5"), ("4", "val", "")]

@@ -597,3 +597,23 @@ def test_a_script_without_a_main_guard_gets_a_readable_error(tmp_path):
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("RuntimeError: a loading process ended at its start")
     assert "if __name__ == '__main__':" in last
+
+
+@pytest.mark.parametrize("num_clips", [1, 7, 8, 9, 12])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_ranks_share_the_batches_of_one_process(num_clips, shuffle):
+    """Each clip is read once, in the step that it belongs to; the last one is shared evenly."""
+    alone = Loader(Clips(num_clips), 4, shuffle=shuffle, seed=3)
+    ranks = [
+        Loader(Clips(num_clips), 2, shuffle=shuffle, seed=3, rank=rank, num_ranks=2)
+        for rank in (0, 1)
+    ]
+    expected = {batch.number: batch.indices for batch in alone.batches(epoch=1)}
+    found = [{b.number: b.indices for b in loader.batches(epoch=1)} for loader in ranks]
+    assert {len(loader) for loader in ranks} == {len(alone)} == {len(expected)}
+    for number, indices in expected.items():
+        shares = [batches.get(number, np.zeros(0, np.int64)) for batches in found]
+        assert sorted(np.concatenate(shares)) == sorted(indices)
+        assert 0 <= len(shares[0]) - len(shares[1]) <= 1
+    for loader, batches in zip(ranks, found, strict=True):
+        assert list(loader.indices(1)) == list(np.concatenate([*batches.values(), []]))

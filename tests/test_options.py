@@ -136,6 +136,8 @@ KEYS: dict[str, tuple] = {
     "TRAIN.seed": ([], 7),
     "TRAIN.early_stop": (["TRAIN.learning_rate=1.0", "TRAIN.epoch=8"], 1, "steps"),
     "TRAIN.keep_checkpoints": ([], 1, "files"),
+    "TRAIN.checkpoint_minutes": ([], 1e-9, "files"),
+    "TRAIN.sync_bn": ([], True, "error"),
     "VALID.filelist": ([], "LIST", "figures"),
     "VALID.batch_size": ([], 1, "batches"),
     "VALID.short_size": ([], 40, "figures"),

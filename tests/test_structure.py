@@ -46,6 +46,7 @@ LEVELS = {
     "paddlevid.metrics": 1.3,
     "paddlevid.losses": 1.0,
     "paddlevid.optim": 1.0,
+    "paddlevid.distributed": 1.0,
     "paddlevid.weights": 1.0,
     "paddlevid.checkpoint": 1.1,
     "paddlevid.dashboard": 1.0,
@@ -87,6 +88,7 @@ LEVELS = {
 DATA_TOOLS_MAY_USE = (
     "paddlevid.data", "paddlevid.features", "paddlevid.lists", "paddlevid.plots",
     "paddlevid.config", "paddlevid.flags", "paddlevid.files", "paddlevid.runtime",
+    "paddlevid.distributed",
 )  # fmt: skip
 WITHOUT_PADDLE = ("paddlevid.data", "paddlevid.lists", "paddlevid.plots", "data_tools")
 MODELS_MAY_USE = ("paddlevid.layers", "paddlevid.models")

@@ -8,7 +8,7 @@ import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -68,6 +68,9 @@ class Loader:
             replacement and in proportion to them.
         max_bad_samples: the share of unreadable clips above which loading stops.
         timeout: seconds that a worker may take for one clip.
+        rank, num_ranks: of several processes that share the clips of each epoch; the batches of all
+            of them are together one of batch_size * num_ranks clips, so that the order does not
+            depend on their number. The last one is shared out evenly.
     """
 
     def __init__(
@@ -81,6 +84,8 @@ class Loader:
         num_workers: int = 0,
         max_bad_samples: float = 0.01,
         timeout: float = 120,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
@@ -90,33 +95,46 @@ class Loader:
         self.num_workers = num_workers
         self.max_bad_samples = max_bad_samples
         self.timeout = timeout
+        self.rank, self.num_ranks = rank, num_ranks
         self.bad: dict[int, str] = {}  # index -> why the clip could not be read
         self._pool: _Pool | None = None
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return -(-len(self.dataset) // self.batch_size)
+        return -(-len(self.dataset) // (self.batch_size * self.num_ranks))
 
     def batches(self, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from batch number `first` on.
 
         Raises BadSamplesError past `max_bad_samples`, ListError for a label that does not fit.
         """
-        order = np.arange(len(self.dataset))
-        rng = np.random.default_rng([self.seed, epoch])
-        if self.shuffle and self.weights is not None:
-            order = rng.choice(order, size=len(order), p=self.weights / self.weights.sum())
-        elif self.shuffle:
-            order = rng.permutation(order)
-        items = self._items(order[first * self.batch_size :].tolist(), epoch)
+        order, numbers = self._order(epoch), range(first, len(self))
+        items = self._items((i for n in numbers for i in self._group(order, n)), epoch)
         try:
-            for number in range(first, len(self)):
-                size = min(self.batch_size, len(order) - number * self.batch_size)
-                good = [item for item in (next(items) for _ in range(size)) if self._check(item)]
+            for number in numbers:
+                size = len(self._group(order, number))
+                good = [item for item in islice(items, size) if self._check(item)]
                 if good:
                     yield _collate(good, number)
         finally:
             items.close()
+
+    def indices(self, epoch: int = 0) -> Iterator[int]:
+        """The clips that this rank's batches of an epoch are made of, in their order."""
+        order = self._order(epoch)
+        return (i for number in range(len(self)) for i in self._group(order, number))
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        order = np.arange(len(self.dataset))
+        rng = np.random.default_rng([self.seed, epoch])
+        if self.shuffle and self.weights is not None:
+            return rng.choice(order, size=len(order), p=self.weights / self.weights.sum())
+        return rng.permutation(order) if self.shuffle else order
+
+    def _group(self, order: NDArray[np.int64], number: int) -> list[int]:
+        """This rank's clips of a batch."""
+        size = self.batch_size * self.num_ranks
+        return order[number * size : (number + 1) * size][self.rank :: self.num_ranks].tolist()
 
     def close(self) -> None:
         """End the worker processes; iterating again starts new ones."""
@@ -138,17 +156,18 @@ class Loader:
             self.bad.pop(item.index, None)  # it was bad in an earlier epoch only
             return True
         self.bad[item.index] = item.problem
-        if len(self.bad) > self.max_bad_samples * len(self.dataset) + 1e-6:
+        num_clips = len(self.dataset) / self.num_ranks
+        if len(self.bad) > self.max_bad_samples * num_clips + 1e-6:
             reasons = "".join(f"\n  {reason}" for reason in list(self.bad.values())[:5])
             raise BadSamplesError(
-                f"{len(self.bad)} of {len(self.dataset)} clips cannot be read, more than the share "
+                f"{len(self.bad)} of {num_clips:.0f} clips cannot be read, more than the share "
                 f"max_bad_samples = {self.max_bad_samples:g} allows:{reasons}\n"
                 "data_tools/check_videos.py finds all bad files and writes a clean list; "
                 "-o TRAIN.max_bad_samples=SHARE allows more"
             )
         return False
 
-    def _items(self, indices: Sequence[int], epoch: int) -> Iterator[Item]:
+    def _items(self, indices: Iterable[int], epoch: int) -> Iterator[Item]:
         """The items of these indices, in order."""
         if self.num_workers == 0:
             yield from (self.dataset.fetch(index, epoch) for index in indices)

@@ -19,7 +19,8 @@ def normalize_sums(conv: nn.Conv2D | nn.Conv3D, norm: nn.Layer, maps: Tensor) ->
     In training the batch norm takes the bias out again, so the running mean alone sees it: adding
     it to the maps, and summing its gradient, which is 0, are a sixth of a step on a CPU.
     """
-    if not (norm.training and paddle.in_dynamic_mode()):
+    plain = not (norm.training and paddle.in_dynamic_mode())
+    if plain or isinstance(norm, nn.SyncBatchNorm):
         return norm(conv(maps))
     convolve = F.conv2d if maps.ndim == 4 else F.conv3d
     sums = convolve(maps, conv.weight, None, conv._stride, conv._updated_padding)

@@ -76,8 +76,9 @@ class TSN(nn.Layer):
             for norm in self._frozen_norms():
                 norm.eval()
 
-    def _frozen_norms(self) -> list[nn.BatchNorm2D]:
-        return [layer for layer in self.sublayers() if isinstance(layer, nn.BatchNorm2D)][1:]
+    def _frozen_norms(self) -> list[nn.Layer]:
+        norms = (nn.BatchNorm2D, nn.SyncBatchNorm)
+        return [layer for layer in self.sublayers() if isinstance(layer, norms)][1:]
 
     @property
     def imagenet_weights(self) -> tuple[str, str]:

@@ -5,7 +5,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -149,7 +149,7 @@ def build_test_transform(config: Config, reader: ReaderConfig) -> Compose:
     )
 
 
-def _read_split(config: Config, name: str) -> list[Sample]:
+def _read_split(config: Config, name: str) -> Sequence[Sample]:
     """The samples of a section's list; where there is none, how to make one."""
     list_file = getattr(config, name).filelist
     if not list_file:
@@ -167,7 +167,7 @@ def _read_split(config: Config, name: str) -> list[Sample]:
     return samples
 
 
-def _dataset_class(samples: list[Sample]) -> type[VideoDataset]:
+def _dataset_class(samples: Sequence[Sample]) -> type[VideoDataset]:
     """Only an HMDB51Dataset looks for labels inside .pkl files."""
     return HMDB51Dataset if any(is_pickled(sample.path) for sample in samples) else VideoDataset
 
@@ -340,7 +340,7 @@ def _loader(dataset: Dataset, batch_size: int, **options: object) -> Loader:
     return Loader(dataset, batch_size, rank=rank, num_ranks=num_ranks, **options)
 
 
-def build_past_loader(config: Config, samples: list[Sample]) -> Loader:
+def build_past_loader(config: Config, samples: Sequence[Sample]) -> Loader:
     """The last frames of videos, as many as the network reads."""
     model = config.model
     dataset = VideoDataset(
@@ -405,20 +405,25 @@ def _no_flip_labels(config: Config, classes: Sequence[str]) -> list[int]:
 
 def read_labels(dataset: VideoDataset | FeatureDataset) -> NDArray[np.int64]:
     """The label of each clip of a data set: (N,), -1 where its .pkl cannot be read."""
-    labels = []
-    for sample in tqdm(dataset.samples, "reading labels", leave=False, disable=None):
-        try:
-            label = dataset.label_of(sample)
-        except DecodeError:
-            label = None
-        labels.append(-1 if label is None else label)
-    return np.array(labels)
+
+    def labels() -> Iterator[int]:
+        for sample in tqdm(dataset.samples, "reading labels", leave=False, disable=None):
+            try:
+                label = dataset.label_of(sample)
+            except DecodeError:
+                label = None
+            yield -1 if label is None else label
+
+    return np.fromiter(labels(), np.int64, len(dataset))
 
 
 def describe_list(loader: Loader) -> str:
     """The number of a loader's clips, and a sum that changes with their names, labels or order."""
-    names = [f"{sample.path.name} {sample.label}" for sample in loader.dataset.samples]
-    return f"{len(names)} clips ({zlib.crc32(chr(10).join(names).encode('utf-8', 'replace')):08x})"
+    samples, total = loader.dataset.samples, 0
+    for sample in samples:
+        line = f"{sample.path.name} {sample.label}\n"
+        total = zlib.crc32(line.encode("utf-8", "replace"), total)
+    return f"{len(samples)} clips ({total:08x})"
 
 
 def build_test_loader(config: Config, split: str) -> Loader:
@@ -441,7 +446,7 @@ def build_test_loader(config: Config, split: str) -> Loader:
 
 
 def build_reader(
-    config: Config, reader: ReaderConfig, samples: list[Sample], labelled: bool = True
+    config: Config, reader: ReaderConfig, samples: Sequence[Sample], labelled: bool = True
 ) -> Loader:
     """A loader of these samples, in their order and without random draws."""
     if config.model.sampling in ("book", *FRAME_KINDS) and reader.num_clips > 1:

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def pkl(path: Path, label: int = 0, frames: list | None = None) -> Path:
 )
 def test_a_line_is_a_path_and_perhaps_a_label(tmp_path, line, name, label):
     file = lines(tmp_path, f"{line}\n")
-    assert read_list(file) == [Sample(tmp_path / name, label, f"{file}, line 1")]
+    assert list(read_list(file)) == [Sample(tmp_path / name, label, f"{file}, line 1")]
 
 
 def test_byte_order_mark_windows_line_ends_and_empty_lines_do_no_harm(tmp_path):
@@ -464,3 +465,34 @@ def test_views_are_the_crops_of_the_first_clip_then_of_the_second(video, make):
     np.testing.assert_array_equal(views, expected)
     ten = dataset_of([Sample(video, 0)], Compose([], PLAIN.normalize, TenCrops(40)), num_clips=3)
     assert ten.fetch(0).views.shape == (30, 3, 3, 40, 40)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n \n"])
+def test_a_list_is_a_sequence_of_its_samples(tmp_path, end):
+    file = lines(tmp_path, f"\ufeffa.avi 1\n\n  \nb.avi 2\r\nc.avi 3{end}")
+    samples = read_list(file)
+    assert [(s.path.name, s.label) for s in samples] == [("a.avi", 1), ("b.avi", 2), ("c.avi", 3)]
+    assert [s.place for s in samples] == [f"{file}, line {n}" for n in (1, 4, 5)]
+    assert samples[-1] == samples[2]
+    assert samples[1:] == [samples[1], samples[2]]
+    with pytest.raises(IndexError):
+        samples[3]
+    assert list(samples * 2) == [*samples, *samples]
+    assert list(pickle.loads(pickle.dumps(samples))) == list(samples)
+
+
+def test_a_line_takes_less_than_200_bytes_of_memory(tmp_path):
+    """With its text of 60, and the order of an epoch."""
+    count = 50_000
+    text = "".join(
+        f"train_256/playing_accordion/{i:011d}_000010_000020.mp4 7\n" for i in range(count)
+    )
+    file = lines(tmp_path, text)
+    del text
+    tracemalloc.start()
+    data = VideoDataset(read_list(file), SegmentSampler(3), None, num_classes=8)
+    order = Loader(data, 32, shuffle=True).indices()
+    next(order)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200 * count

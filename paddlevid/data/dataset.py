@@ -1,11 +1,16 @@
 """Datasets: a list file -> clips ready for a network, one for an index, never an exception."""
 
+import codecs
+import copy
 import functools
+import io
 import os
 import re
+from array import array
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +55,48 @@ class Item:
     fatal: bool = False  # the problem is the list's or the config's, not the clip's
 
 
-def read_list(list_file: Path | str) -> list[Sample]:
+class SampleList(Sequence[Sample]):
+    """The samples of a list file, which take 16 bytes each beside the file's own text.
+
+    A sample is made when it is asked for, so that a list of millions of clips fits into each of
+    several processes. `samples * 2` is the list twice, as of any sequence.
+    """
+
+    def __init__(self, list_file: Path, text: bytes) -> None:
+        """`text` is the content of the file; ValueError where it is not in UTF-8."""
+        self.list_file, self._text = list_file, text.removeprefix(codecs.BOM_UTF8)
+        self._starts, self._numbers = array("q"), array("q")  # of lines that are not empty
+        start = 0
+        for number, line in enumerate(io.BytesIO(self._text), start=1):
+            if line.decode().strip():
+                self._starts.append(start)
+                self._numbers.append(number)
+            start += len(line)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        start = self._starts[index]
+        end = self._text.find(b"\n", start)
+        line = self._text[start : len(self._text) if end < 0 else end]
+        return _read_line(line.decode().strip(), self.list_file, self._numbers[index])
+
+    def __mul__(self, times: int) -> "SampleList":
+        repeated = copy.copy(self)
+        repeated._starts, repeated._numbers = self._starts * times, self._numbers * times
+        return repeated
+
+
+def read_list(list_file: Path | str) -> SampleList:
     """The samples of a list file; paths are relative to its folder.
 
     A line is `path label`, or only the path of a .pkl or of a clip to predict. Names may contain
@@ -60,7 +106,7 @@ def read_list(list_file: Path | str) -> list[Sample]:
     """
     list_file = Path(list_file)
     try:
-        lines = list_file.read_text(encoding="utf-8-sig").split("\n")
+        samples = SampleList(list_file, list_file.read_bytes())
     except FileNotFoundError as error:
         raise ListError(f"there is no list file {list_file}") from error
     except (UnicodeDecodeError, OSError) as error:
@@ -68,11 +114,6 @@ def read_list(list_file: Path | str) -> list[Sample]:
         raise ListError(
             f"{list_file} is not a list file, a text with a clip a line: {reason}"
         ) from error
-    samples = [
-        _read_line(line.strip(), list_file, number)
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
     if not samples:
         raise ListError(f"the list file {list_file} is empty: it needs a clip a line")
     return samples
@@ -177,7 +218,7 @@ class VideoDataset:
         seed: int = 0,
         no_flip: Collection[int] = (),
     ) -> None:
-        self.samples = list(samples)
+        self.samples = samples
         self.sampler = sampler
         self.transform = transform
         self.decoder = decoder
@@ -186,7 +227,7 @@ class VideoDataset:
         self.num_clips = num_clips
         self.seed = seed
         self.no_flip = frozenset(no_flip)
-        for sample in self.samples:
+        for sample in samples:
             self._check_label(sample, sample.label)
 
     def __len__(self) -> int:

@@ -76,7 +76,7 @@ class FeatureDataset:
     def __init__(
         self, samples: Sequence[Sample], features: int, num_classes: int | None = None
     ) -> None:
-        self.samples = list(samples)
+        self.samples = samples
         self.features = features
         for sample in self.samples:
             label = sample.label
@@ -113,7 +113,7 @@ class CachedFeatures:
     items: dict[int, Item]
 
     @property
-    def samples(self) -> list[Sample]:
+    def samples(self) -> Sequence[Sample]:
         """Of the data set."""
         return self.dataset.samples
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import joblib
 from tqdm import tqdm
 
+from paddlevid.cluster import ADDRESS_HELP, open_workers
 from paddlevid.data.decode import VIDEO_SUFFIXES, DecodeError, is_video, limit_threads
 from paddlevid.data.frames import write_frames
 from paddlevid.files import write_whole
@@ -33,6 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=at_least(1), default=joblib.cpu_count(), help="processes to use"
     )
+    parser.add_argument("--cluster", metavar="HOST:PORT", help=ADDRESS_HELP)
     args = parser.parse_args(argv)
     if not 0 <= args.quality <= 100:
         parser.error(f"--quality {args.quality}: needs 0 to 100")
@@ -129,13 +131,14 @@ def main(argv: list[str] | None = None) -> int:
     ]
     frames, problems = 0, []
     try:
-        results = joblib.Parallel(args.workers, return_as="generator_unordered")(jobs)
-        for written, problem in tqdm(results, total=len(jobs), unit="video", disable=not jobs):
-            frames += written
-            if problem:
-                problems.append(problem)
-                tqdm.write(problem, file=sys.stderr)
-    except OSError as error:
+        with open_workers(args.workers, args.cluster) as parallel:
+            results = parallel(jobs)
+            for written, problem in tqdm(results, total=len(jobs), unit="video", disable=not jobs):
+                frames += written
+                if problem:
+                    problems.append(problem)
+                    tqdm.write(problem, file=sys.stderr)
+    except (ValueError, OSError) as error:
         print(f"avi2jpg.py: {describe(error, args.target)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
+from paddlevid.cluster import ADDRESS_HELP, open_workers
 from paddlevid.data.dataset import Item, ListError, Sample, read_list
 from paddlevid.data.decode import (
     DecodeError,
@@ -62,13 +63,25 @@ class Inspections:
 
     def fetch(self, index: int, epoch: int = 0) -> Item:
         """The report on the clip with this index."""
-        path = self.samples[index].path
-        try:
-            is_images = path.is_dir() or is_pickled(path)
-            report = inspect_images(path) if is_images else inspect_video(path)
-        except Exception as error:  # whatever a library throws at a strange file
-            report = VideoReport(str(path), problem=f"{type(error).__name__}: {error}")
-        return Item(index, views=np.array([report], object))
+        return Item(index, views=np.array([inspect(self.samples[index].path)], object))
+
+
+def inspect(path: Path) -> VideoReport:
+    """The report on a clip of any kind."""
+    try:
+        is_images = path.is_dir() or is_pickled(path)
+        return inspect_images(path) if is_images else inspect_video(path)
+    except Exception as error:  # whatever a library throws at a strange file
+        return VideoReport(str(path), problem=f"{type(error).__name__}: {error}")
+
+
+def inspect_on_cluster(samples: Sequence[Sample], address: str) -> list[VideoReport]:
+    """A report on each sample, by the workers of a Dask cluster."""
+    jobs = [joblib.delayed(inspect)(sample.path.absolute()) for sample in samples]
+    with open_workers(-1, address) as parallel:
+        results = tqdm(parallel(jobs), total=len(jobs), unit="clip")
+        reports = {report.path: report for report in results}
+    return [reports[str(sample.path.absolute())] for sample in samples]
 
 
 def inspect_all(samples: Sequence[Sample], workers: int, timeout: float) -> list[VideoReport]:
@@ -174,10 +187,13 @@ def print_summary(reports: Sequence[VideoReport]) -> None:
         print(f"and {len(bad) - 50} more, all of them in videos.csv")
 
 
-def check(source: Path, output: Path | None, workers: int, timeout: float) -> bool:
+def check(
+    source: Path, output: Path | None, workers: int, timeout: float, cluster: str | None = None
+) -> bool:
     """Check all clips of a list or a folder: -> whether all are good.
 
-    Raises ListError when there is nothing to check, OSError when OUTPUT cannot be written.
+    Raises ListError when there is nothing to check, OSError when OUTPUT cannot be written,
+    ValueError for a cluster that is not there.
     """
     source = source.resolve()
     if source.is_dir():
@@ -189,7 +205,10 @@ def check(source: Path, output: Path | None, workers: int, timeout: float) -> bo
         raise ListError(f"{source} holds no videos, .pkl clips or folders of frames")
     output = (output or Path(f"{source.name}_check")).resolve()
     output.mkdir(parents=True, exist_ok=True)
-    reports = inspect_all(samples, workers, timeout)
+    if cluster:
+        reports = inspect_on_cluster(samples, cluster)
+    else:
+        reports = inspect_all(samples, workers, timeout)
     print_summary(reports)
     clean = clean_list(samples, reports, output)
     with tempfile.TemporaryDirectory(dir=output, prefix=".") as folder:  # all whole, or none
@@ -244,6 +263,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="SECONDS",
         help="a clip that takes longer is bad (default: %(default)s)",
     )
+    parser.add_argument(
+        "--cluster", metavar="HOST:PORT", help=f"{ADDRESS_HELP}; there --timeout does not hold"
+    )
     args = parser.parse_args(argv)
     if not args.source.exists():
         parser.error(f"there is no list or folder {args.source}")
@@ -263,7 +285,7 @@ def main(argv: list[str] | None = None) -> int:
             f"check_videos.py: {error.object!a}: a name that is no UTF-8: rename", file=sys.stderr
         )
         return 1
-    except OSError as error:
+    except (ValueError, OSError) as error:
         print(f"check_videos.py: {describe(error, args.output or args.source)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

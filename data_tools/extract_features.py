@@ -1,23 +1,29 @@
 """Features: lists of clips go in; an .npy of features a clip, lists and a manifest come out."""
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import joblib
 from tqdm import tqdm
 
 from paddlevid import runtime
+from paddlevid.cluster import ADDRESS_HELP, open_workers
 from paddlevid.data.dataset import ListError, Sample, read_list
 from paddlevid.data.features import MANIFEST, Manifest, read_manifest
 from paddlevid.data.sample import FRAME_KINDS, FrameSampler
 from paddlevid.data.scenes import check_scenedetect
 from paddlevid.files import write_whole
 from paddlevid.flags import Parser, at_least, describe
+
+CLIPS_OF_A_JOB = 64  # on a cluster; each loads the trunk anew
 
 
 def frame_sampler(text: str) -> FrameSampler:
@@ -75,6 +81,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--engine", choices=("auto", "eager", "program"), default="auto",
         help="program: through paddle.inference; auto (default): so on a CPU",
     )  # fmt: skip
+    parser.add_argument("--cluster", metavar="HOST:PORT", help=ADDRESS_HELP)
     return parser.parse_args(argv)
 
 
@@ -108,14 +115,12 @@ def run(args: argparse.Namespace) -> int:
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong list answer at once.
     from paddlevid import distributed
-    from paddlevid.features import Clip, Extractor, extract, load_trunk
+    from paddlevid.features import Clip, extract
 
     distributed.join()
 
-    trunk = load_trunk(args.model, args.weights)
-    if args.size:
-        trunk = replace(trunk, size=tuple(args.size))
-    extractor = Extractor(trunk, args.grid, args.device, args.engine)
+    extractor = make_extractor(args)
+    trunk = extractor.trunk
     manifest = Manifest(
         trunk.name, trunk.weights, str(args.frames), trunk.size, tuple(trunk.mean),
         tuple(trunk.std), args.grid, extractor.num_features, args.dtype,
@@ -130,14 +135,19 @@ def run(args: argparse.Namespace) -> int:
     missing = distributed.gather(missing)[0]  # before anyone writes
     total, missing = len(missing), missing[distributed.rank() :: distributed.num_ranks()]
     bad = []
-    progress = tqdm(
-        extract(missing, extractor, args.frames, batch_size=args.batch_size, dtype=args.dtype),
-        total=len(missing), unit="clip", disable=None,
-    )  # fmt: skip
-    for _, problem in progress:
-        if problem:
-            bad.append(problem)
-            tqdm.write(f"left out: {problem}", file=sys.stderr)
+    with contextlib.ExitStack() as opened:
+        if args.cluster:
+            parallel = opened.enter_context(open_workers(-1, args.cluster))
+            problems = itertools.chain.from_iterable(parallel(cluster_jobs(missing, args)))
+        else:
+            done = extract(
+                missing, extractor, args.frames, batch_size=args.batch_size, dtype=args.dtype
+            )
+            problems = (problem for _, problem in done)
+        for problem in tqdm(problems, total=len(missing), unit="clip", disable=None):
+            if problem:
+                bad.append(problem)
+                tqdm.write(f"left out: {problem}", file=sys.stderr)
     bad = list(itertools.chain(*distributed.gather(bad)))
     if distributed.rank() != 0:
         return 0
@@ -157,6 +167,41 @@ def run(args: argparse.Namespace) -> int:
         f"{total - len(bad)} of them new, {len(bad)} left out"
     )
     return 1 if bad else 0
+
+
+def make_extractor(args: argparse.Namespace) -> "Extractor":  # noqa: F821
+    """The trunk, as the command line says; paddle is imported here."""
+    runtime.configure()
+    from paddlevid.features import Extractor, load_trunk
+
+    trunk = load_trunk(args.model, args.weights)
+    if args.size:
+        trunk = replace(trunk, size=tuple(args.size))
+    return Extractor(trunk, args.grid, args.device, args.engine)
+
+
+def cluster_jobs(clips: Sequence["Clip"], args: argparse.Namespace) -> list:  # noqa: F821
+    """Jobs for joblib, of a few clips each: absolute paths, as they run in other folders."""
+    args = argparse.Namespace(**vars(args))
+    args.weights = args.weights and args.weights.absolute()
+    if Path(args.model).exists():
+        args.model = str(Path(args.model).absolute())
+    pairs = [
+        (replace(clip.sample, path=clip.sample.path.absolute()), clip.target.absolute())
+        for clip in clips
+    ]
+    starts = range(0, len(pairs), CLIPS_OF_A_JOB)
+    return [joblib.delayed(extract_part)(pairs[i : i + CLIPS_OF_A_JOB], args) for i in starts]
+
+
+def extract_part(pairs: Sequence[tuple[Sample, Path]], args: argparse.Namespace) -> list[str]:
+    """Extract clips in a process of a cluster, which may not have paddle yet: -> what is wrong."""
+    extractor = make_extractor(args)
+    from paddlevid.features import Clip, extract
+
+    clips = [Clip(*pair) for pair in pairs]
+    done = extract(clips, extractor, args.frames, batch_size=args.batch_size, dtype=args.dtype)
+    return [problem for _, problem in done]
 
 
 def claim(target: Path, manifest: Manifest) -> None:

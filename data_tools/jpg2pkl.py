@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
+from paddlevid.cluster import ADDRESS_HELP, open_workers
 from paddlevid.data.decode import frame_files, natural_key
 from paddlevid.files import whole_file, write_whole
 from paddlevid.flags import Parser, at_least, describe, is_disk_full
@@ -40,6 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=at_least(1), default=joblib.cpu_count(), help="processes to use"
     )
+    parser.add_argument("--cluster", metavar="HOST:PORT", help=ADDRESS_HELP)
     return parser.parse_args(argv)
 
 
@@ -180,12 +182,12 @@ def main(argv: list[str] | None = None) -> int:
     ]
     problems = []
     try:
-        results = joblib.Parallel(args.workers, return_as="generator_unordered")(jobs)
-        for problem in tqdm(results, total=len(jobs), unit="clip", disable=not jobs):
-            if problem:
-                problems.append(problem)
-                tqdm.write(problem, file=sys.stderr)
-    except OSError as error:
+        with open_workers(args.workers, args.cluster) as parallel:
+            for problem in tqdm(parallel(jobs), total=len(jobs), unit="clip", disable=not jobs):
+                if problem:
+                    problems.append(problem)
+                    tqdm.write(problem, file=sys.stderr)
+    except (ValueError, OSError) as error:
         print(f"jpg2pkl.py: {describe(error, args.target)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -26,6 +26,7 @@ LEVELS = {
     "paddlevid.data.scenes": 0.1,
     "paddlevid.data.split": 0.0,
     "paddlevid.flags": 0.1,
+    "paddlevid.cluster": 0.1,
     "paddlevid.pytorch": 0.1,
     "paddlevid.tensorflow": 0.1,
     "paddlevid.layers": 0.9,
@@ -88,7 +89,7 @@ LEVELS = {
 DATA_TOOLS_MAY_USE = (
     "paddlevid.data", "paddlevid.features", "paddlevid.lists", "paddlevid.plots",
     "paddlevid.config", "paddlevid.flags", "paddlevid.files", "paddlevid.runtime",
-    "paddlevid.distributed",
+    "paddlevid.distributed", "paddlevid.cluster",
 )  # fmt: skip
 WITHOUT_PADDLE = ("paddlevid.data", "paddlevid.lists", "paddlevid.plots", "data_tools")
 MODELS_MAY_USE = ("paddlevid.layers", "paddlevid.models")

@@ -227,8 +227,9 @@ class VideoDataset:
         self.num_clips = num_clips
         self.seed = seed
         self.no_flip = frozenset(no_flip)
-        for sample in samples:
-            self._check_label(sample, sample.label)
+        if num_classes is not None:
+            for sample in samples:
+                self._check_label(sample, sample.label)
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -6,8 +6,11 @@ could point anywhere. Stand-ins take their place, which check what they get.
 
 import math
 import pickle
+import reprlib
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,29 +20,119 @@ class WeightsError(ValueError):
     """Weights cannot be read or do not fit. The message names the file and the keys."""
 
 
+MAX_PARTS = 1_000_000  # of a pickle: numbers, texts, containers and references to them
+_MAX_DIMENSIONS = 32
+_PLAIN_KEYS = (str, bytes, int, float, bool, type(None))
+
+
+def room_for(path: Path) -> int:
+    """Bytes that the arrays of a file may take: one that wants more is a trap for the memory."""
+    return 4 * path.stat().st_size + (1 << 28)
+
+
+class _Codes(dict):
+    """What each code of a pickle does, for a limited number of codes."""
+
+    left = MAX_PARTS
+
+    def __getitem__(self, code: int) -> object:
+        self.left -= 1
+        if self.left < 0:
+            raise pickle.UnpicklingError(f"it has more than {MAX_PARTS:,} parts")
+        if code not in self:
+            raise pickle.UnpicklingError(f"it has {bytes([code])!r}, which is no code that is read")
+        return super().__getitem__(code)
+
+
+def check_keys(keys: Iterable[object]) -> None:
+    """UnpicklingError for a key other than a text or a number, whose hash could take for ever."""
+    for key in keys:
+        if type(key) not in _PLAIN_KEYS:
+            raise pickle.UnpicklingError(f"it has a {type(key).__name__} for a key")
+
+
+class PlainUnpickler(pickle._Unpickler):
+    """Python's own unpickler, within limits.
+
+    It is the one written in Python: that in C reserves gigabytes for ten bytes that name a large
+    place in its memo. What nothing needs is refused: sets, keys that are not plain, and attributes
+    of functions and classes.
+    """
+
+    def __init__(self, file: BinaryIO, encoding: str) -> None:
+        super().__init__(file, encoding=encoding)
+        self.dispatch = _Codes(_CODES)
+
+    def load_setitem(self) -> None:
+        """A key and its value."""
+        check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        """Keys and their values, all that came after the mark."""
+        check_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        """The same, for a new dictionary."""
+        check_keys(self.stack[::2])
+        super().load_dict()
+
+    def load_build(self) -> None:
+        """The state of an object that takes one by itself."""
+        built = self.stack[-2]
+        if isinstance(built, OrderedDict):
+            self.stack.pop()  # PyTorch's notes about versions
+        elif hasattr(type(built), "__setstate__"):
+            super().load_build()
+        else:
+            raise pickle.UnpicklingError(f"it wants to change a {type(built).__name__}")
+
+
+_CODES = pickle._Unpickler.dispatch | {
+    pickle.SETITEM[0]: PlainUnpickler.load_setitem,
+    pickle.SETITEMS[0]: PlainUnpickler.load_setitems,
+    pickle.DICT[0]: PlainUnpickler.load_dict,
+    pickle.BUILD[0]: lambda unpickler: unpickler.load_build(),
+    pickle.REDUCE[0]: lambda unpickler: unpickler.load_reduce(),
+}
+for _code in (
+    pickle.EMPTY_SET, pickle.FROZENSET, pickle.ADDITEMS, pickle.EXT1, pickle.EXT2, pickle.EXT4,
+):  # fmt: skip
+    del _CODES[_code[0]]
+
+
 _NUMBERS = {"b1", "?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
+
+
+def is_shape(numbers: object) -> bool:
+    """Whether they are whole numbers as an array has them: of its shape, its steps, its place."""
+    return (
+        isinstance(numbers, (tuple, list))
+        and len(numbers) <= _MAX_DIMENSIONS
+        and all(type(n) is int and 0 <= n < 1 << 62 for n in numbers)
+    )
 
 
 class _Kind:
     """In place of numpy.dtype, of plain numbers alone."""
 
     def __init__(self, code: object, *_: object) -> None:
-        if code not in _NUMBERS:
-            raise pickle.UnpicklingError(f"it has an array of {code!r}, not of numbers")
+        if not isinstance(code, str) or code not in _NUMBERS:
+            raise pickle.UnpicklingError(f"it has an array of {reprlib.repr(code)}, not of numbers")
         self.code, self.order = code, "="
 
     def __setstate__(self, state: tuple) -> None:
         if state[1] not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError(f"it has numbers in the order {state[1]!r}")
+            raise pickle.UnpicklingError(f"it has numbers in the order {reprlib.repr(state[1])}")
         self.order = state[1]
 
     def array(self, data: object, shape: object, is_fortran: object) -> NDArray:
         """The array of these bytes."""
         data = data.encode("latin1") if isinstance(data, str) else data  # as Python 2 wrote it
-        if not isinstance(data, (bytes, bytearray)) or not all(
-            type(n) is int and n >= 0 for n in shape
-        ):
-            raise pickle.UnpicklingError(f"it has an array of shape {shape!r} without numbers")
+        if not isinstance(data, (bytes, bytearray)) or not is_shape(shape):
+            shown = reprlib.repr(shape)
+            raise pickle.UnpicklingError(f"it has an array of shape {shown} without numbers")
         dtype = np.dtype(self.order + self.code)
         if len(data) != math.prod(shape) * dtype.itemsize:
             raise pickle.UnpicklingError(f"{len(data)} bytes are no {dtype} of shape {shape}")
@@ -77,7 +170,7 @@ def _scalar(kind: _Kind, data: bytes) -> object:
 
 def _encode(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it wants to encode as {encoding!r}")
+        raise pickle.UnpicklingError(f"it wants to encode as {reprlib.repr(encoding)}")
     return text.encode("latin1")
 
 
@@ -85,6 +178,11 @@ def _tuple(items: list | tuple = ()) -> tuple:
     if not isinstance(items, (list, tuple)):
         raise pickle.UnpicklingError("it has a tuple of no list")
     return tuple(items)
+
+
+def _ordered(pairs: list | tuple = ()) -> OrderedDict:
+    check_keys(key for key, _ in pairs)
+    return OrderedDict(pairs)
 
 
 # What pickled arrays need, under the module names of NumPy 1, and what is taken for it.
@@ -96,12 +194,37 @@ _GLOBALS: dict[tuple[str, str], object] = {
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,
     ("_codecs", "encode"): _encode,
     ("builtins", "tuple"): _tuple,
-    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "OrderedDict"): _ordered,
 }
 
 
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads arrays, numbers, texts and containers; refuses any other global by name."""
+class ArrayUnpickler(PlainUnpickler):
+    """Reads arrays, numbers, texts and containers; refuses any other global by name.
+
+    Args:
+        room: bytes that all arrays in it may take.
+    """
+
+    def __init__(self, file: BinaryIO, room: int = 1 << 28) -> None:
+        super().__init__(file, encoding="latin1")
+        self._room = room
+
+    def load_build(self) -> None:
+        """Of an array: its numbers."""
+        super().load_build()
+        if isinstance(self.stack[-1], PickledArray):
+            self._take(self.stack[-1].numpy())
+
+    def load_reduce(self) -> None:
+        """A call, which may make an array."""
+        super().load_reduce()
+        if isinstance(self.stack[-1], np.ndarray):
+            self._take(self.stack[-1])
+
+    def _take(self, array: NDArray) -> None:
+        self._room -= array.nbytes
+        if self._room < 0:
+            raise pickle.UnpicklingError("its arrays are far larger than the file")
 
     def find_class(self, module: str, name: str) -> object:
         """What stands for the global, if arrays need it."""
@@ -136,7 +259,7 @@ def read_pickle(path: Path | str) -> object:
     """The content of a pickle of arrays and plain containers; WeightsError for any other."""
     try:
         with open(path, "rb") as file:
-            return with_arrays(ArrayUnpickler(file, encoding="latin1").load())
+            return with_arrays(ArrayUnpickler(file, room_for(Path(path))).load())
     except OSError as error:
         raise WeightsError(f"cannot read the weights {path}: {error.strerror}") from error
     except Exception as error:  # a damaged pickle may raise anything

@@ -6,6 +6,7 @@ with the numbers behind them (0.1.10 to 1.5), and a tar archive (before).
 
 import math
 import pickle
+import reprlib
 import struct
 import tarfile
 import zipfile
@@ -17,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from paddlevid.pickles import ArrayUnpickler
+from paddlevid.pickles import ArrayUnpickler, check_keys, is_shape
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a sequence
 _KINDS = {
@@ -44,6 +45,14 @@ def _dtype(kind: str) -> np.dtype:
     return np.dtype("u2" if kind == "bfloat16" else kind)
 
 
+def _size(kind: object, length: object) -> int:
+    """Bytes of so many numbers; UnpicklingError where these are no kind and no length."""
+    if kind not in _KINDS.values() or not is_shape([length]):
+        shown = f"{reprlib.repr(length)} numbers of kind {reprlib.repr(kind)}"
+        raise pickle.UnpicklingError(f"it has {shown}")
+    return length * _dtype(kind).itemsize
+
+
 @dataclass(frozen=True)
 class Storage:
     """A run of numbers in a file."""
@@ -54,8 +63,7 @@ class Storage:
     big_endian: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS.values() or type(self.length) is not int or self.length < 0:
-            raise pickle.UnpicklingError(f"it has {self.length!r} numbers of kind {self.kind!r}")
+        _size(self.kind, self.length)
 
     def __setstate__(self, state: object) -> None:
         raise pickle.UnpicklingError("it wants to change a storage")
@@ -103,7 +111,11 @@ def _rebuild(
     storage: Storage, offset: int, shape: tuple, strides: tuple, *_: object
 ) -> TorchTensor:
     numbers = (offset, *shape, *strides)
-    if not isinstance(storage, Storage) or not all(type(n) is int for n in numbers):
+    if (
+        not isinstance(storage, Storage)
+        or not all(type(n) is int and abs(n) < 1 << 62 for n in numbers)
+        or not len(shape) == len(strides) <= 32
+    ):
         raise pickle.UnpicklingError("a tensor without numbers")
     return TorchTensor(storage, offset, tuple(shape), tuple(strides))
 
@@ -120,7 +132,7 @@ class TorchUnpickler(ArrayUnpickler):
     """Reads tensors too, as TorchTensor; `find` tells what a persistent id stands for."""
 
     def __init__(self, file: BinaryIO, find: Callable[[object], object] | None = None) -> None:
-        super().__init__(file, encoding="latin1")
+        super().__init__(file)
         self._find = find
 
     def find_class(self, module: str, name: str) -> object:
@@ -135,7 +147,7 @@ class TorchUnpickler(ArrayUnpickler):
     def persistent_load(self, pid: object) -> object:
         """What is kept outside the pickle."""
         if self._find is None:
-            raise pickle.UnpicklingError(f"it points outside itself, to {pid!r}")
+            raise pickle.UnpicklingError(f"it points outside itself, to {reprlib.repr(pid)}")
         return self._find(pid)
 
 
@@ -146,7 +158,19 @@ def is_pytorch(path: Path) -> bool:
             return any(name.endswith("data.pkl") for name in archive.namelist())
     with open(path, "rb") as file:
         start = file.read(64)
-    return _MAGIC.to_bytes(10, "little") in start or tarfile.is_tarfile(path)
+    return _MAGIC.to_bytes(10, "little") in start or _is_tar(path)
+
+
+def _is_tar(path: Path) -> bool:
+    """Whether it is a tar archive that is not compressed, for which tarfile.is_tarfile looks too.
+
+    Of a large file of another kind that takes minutes.
+    """
+    try:
+        with tarfile.open(path, "r:"):
+            return True
+    except tarfile.TarError:
+        return False
 
 
 def read_pytorch(path: Path) -> object:
@@ -157,7 +181,7 @@ def read_pytorch(path: Path) -> object:
     """
     if zipfile.is_zipfile(path):
         return _read_zip(path)
-    return _read_tar(path) if tarfile.is_tarfile(path) else _read_sequence(path)
+    return _read_tar(path) if _is_tar(path) else _read_sequence(path)
 
 
 def _read_zip(path: Path) -> object:
@@ -180,7 +204,8 @@ def _read_zip(path: Path) -> object:
 
     def find(pid: tuple) -> Storage:
         _, kind, key, _, length = pid
-        size = length * _dtype(kind).itemsize
+        check_keys([key])
+        size = _size(kind, length)
         return Storage(kind, length, lambda: member(f"{folder}data/{key}", size), big_endian)
 
     with zipfile.ZipFile(path) as archive, archive.open(f"{folder}data.pkl") as file:
@@ -196,8 +221,9 @@ def _read_sequence(path: Path) -> object:
         _, kind, key, _, length, view = pid
         if view is not None:
             raise pickle.UnpicklingError("views of storages are not known")
+        size = _size(kind, length)
+        check_keys([key])
         kinds[key] = kind
-        size = length * _dtype(kind).itemsize
         return Storage(kind, length, lambda: _part(path, places[key], size))
 
     with open(path, "rb") as file:
@@ -205,9 +231,10 @@ def _read_sequence(path: Path) -> object:
             ArrayUnpickler(file).load()
         content = TorchUnpickler(file, find).load()
         for key in ArrayUnpickler(file).load():
+            check_keys([key])
             (length,) = struct.unpack("<q", file.read(8))
             places[key] = file.tell()
-            file.seek(length * _dtype(kinds[key]).itemsize, 1)
+            file.seek(_size(kinds[key], length), 1)
     return content
 
 
@@ -218,14 +245,16 @@ def _read_tar(path: Path) -> object:
         storages = archive.extractfile("storages")
         for _ in range(TorchUnpickler(storages).load()):
             key, _, kind = TorchUnpickler(storages).load()
+            check_keys([key])
             (length,) = struct.unpack("<q", storages.read(8))
-            data = storages.read(length * _dtype(kind).itemsize)
+            data = storages.read(_size(kind, length))
             found[key] = Storage(kind, length, lambda data=data: data)
         if TorchUnpickler(storages).load():
             raise pickle.UnpicklingError("views of storages are not known")
         tensors = archive.extractfile("tensors")
         for _ in range(TorchUnpickler(tensors).load()):
             key, storage, _ = TorchUnpickler(tensors).load()
+            check_keys([key, storage])
             ndim, _ = struct.unpack("<ii", tensors.read(8))
             numbers = struct.unpack(f"<{2 * ndim + 1}q", tensors.read(8 * (2 * ndim + 1)))
             shape, strides, offset = numbers[:ndim], numbers[ndim:-1], numbers[-1]

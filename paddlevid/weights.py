@@ -15,7 +15,7 @@ from paddle import nn
 
 from paddlevid import __version__
 from paddlevid.files import read_metadata, whole_file
-from paddlevid.pickles import PickledArray, WeightsError, read_pickle
+from paddlevid.pickles import PickledArray, WeightsError, read_pickle, room_for
 from paddlevid.pytorch import TorchTensor, bfloat16_to_float32, is_pytorch, read_pytorch
 from paddlevid.tensorflow import is_tensorflow, read_tensorflow
 
@@ -59,6 +59,8 @@ def read_weights(path: Path | str) -> WeightsFile:
             raise ValueError("the end of the archive is missing: copy or download it again")
         if start[8:] == b"{":
             return _read_safetensors(path)
+        if zipfile.is_zipfile(path):
+            _check_unpacked(path)
         if is_pytorch(path):
             content, order = read_pytorch(path), "torch"
         elif zipfile.is_zipfile(path):
@@ -74,9 +76,17 @@ def read_weights(path: Path | str) -> WeightsFile:
     except OSError as error:
         reason = error.strerror or str(error)
         raise WeightsError(f"cannot read the weights {path}: {reason}") from error
-    except Exception as error:  # a damaged file may raise anything
-        reason = str(error) or type(error).__name__
+    except Exception as error:  # a damaged file may raise anything, at any length
+        reason = str(error)[:500] or type(error).__name__
         raise WeightsError(f"{path} is damaged or not a weights file: {reason}") from error
+
+
+def _check_unpacked(path: Path) -> None:
+    """ValueError for an archive that would fill the memory when it is unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > room_for(path):
+        raise ValueError(f"it unpacks to {unpacked:,} bytes, far more than the file has")
 
 
 def _read_safetensors(path: Path) -> WeightsFile:
@@ -106,12 +116,15 @@ def _pick(path: Path, content: object, order: str) -> WeightsFile:
             break
         beside += [key for key in content if key != inside[0]]
         content = content[inside[0]]
-    arrays = {}
+    arrays, room = {}, room_for(path)
     for key, value in content.items():
         if isinstance(value, tuple) and len(value) == 2:  # Paddle's (parameter name, array)
             value = value[1]
         if _is_array(value):
             arrays[key] = value if isinstance(value, np.ndarray) else value.numpy()
+            room -= arrays[key].nbytes
+            if room < 0:
+                raise WeightsError(f"{path}: its arrays are far larger than the file")
         elif key != "StructuredToParameterName@@":  # Paddle's note beside the arrays
             beside.append(key)
     if not arrays:

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import warnings
@@ -184,12 +185,21 @@ def _tidy(folder: Path) -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the files of a program are there, as they were written."""
+    """Whether the files of a program are there, as this user wrote them."""
     try:
+        if hasattr(os, "getuid") and not _is_own(folder):
+            return False
         sums = json.loads((folder / "sums.json").read_text())
         return all(sha256_of(folder / name) == found for name, found in sums.items())
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether no other user but root can have made it: a program may write files when it runs."""
+    status = folder.lstat()
+    is_closed = not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return is_closed and status.st_uid in (os.getuid(), 0)
 
 
 @functools.cache

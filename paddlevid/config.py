@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from paddlevid.data.sample import FRAME_KINDS
-from paddlevid.files import read_metadata
+from paddlevid.files import TEXT_LIMIT, read_metadata, read_text
 
 
 class ConfigError(ValueError):
@@ -311,9 +311,13 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     path = Path(path)
     suffix = path.suffix.lower()
     try:
-        text = _text_of_weights(path) if suffix == ".safetensors" else path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "not a text" if isinstance(error, ValueError) else error.strerror or error
+        text = _text_of_weights(path) if suffix == ".safetensors" else read_text(path, "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read the config {path}: not a text") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot read the config {path}: {reason}") from error
     is_yaml = suffix in (".yaml", ".yml", ".safetensors")
     sections = _parse_yaml(text, path) if is_yaml else _parse_book(text, path)
@@ -341,6 +345,8 @@ def _text_of_weights(path: Path) -> str:
             f"{path} carries no config: give --config FILE, or convert it with "
             "python -m paddlevid.convert"
         )
+    if len(text) > TEXT_LIMIT:
+        raise ConfigError(f"{path}: its config has more than {TEXT_LIMIT:,} characters")
     return text
 
 
@@ -391,7 +397,11 @@ def _literal(text: str) -> object:
 
 def _parse_yaml(text: str, path: Path) -> dict[str, dict[str, object]]:
     try:
-        content = yaml.load(text, _UniqueKeysLoader)  # a SafeLoader
+        loader = _UniqueKeysLoader(text)  # a SafeLoader
+        node = loader.get_single_node()
+        if node is not None:
+            _count_nodes(node, {})
+        content = loader.construct_document(node) if node is not None else None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not all(
@@ -405,15 +415,33 @@ def _parse_yaml(text: str, path: Path) -> dict[str, dict[str, object]]:
     return sections
 
 
+_MAX_NODES = 100_000  # of a YAML text, with aliases counted as what they stand for
+
+
+def _count_nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """Keys and values below and with a node; YAMLError where aliases make too many of them."""
+    if id(node) not in known:
+        known[id(node)] = _MAX_NODES  # until it is counted: it may contain itself
+        inside = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            inside = [part for pair in inside for part in pair]
+        known[id(node)] = 1 + sum(_count_nodes(part, known) for part in inside)
+        if known[id(node)] > _MAX_NODES:
+            raise yaml.YAMLError(f"it has more than {_MAX_NODES:,} keys and values by its aliases")
+    return known[id(node)]
+
+
 class _UniqueKeysLoader(yaml.SafeLoader):
     """Refuses a key that is set twice, where YAML's own loader takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                line = node.value[number][0].start_mark.line + 1
-                raise yaml.YAMLError(f"line {line}: {key[1]} is set a second time")
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        seen = set()
+        for key in keys:
+            if (key.tag, key.value) in seen:
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(f"line {line}: {key.value} is set a second time")
+            seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
 
 

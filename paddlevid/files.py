@@ -8,6 +8,17 @@ from pathlib import Path
 
 import safetensors
 
+TEXT_LIMIT = 1 << 18  # bytes of a config or a manifest, which a few thousand fill
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """The text of a small file; ValueError where it is a large one, or no text."""
+    with open(path, "rb") as file:
+        content = file.read(TEXT_LIMIT + 1)
+    if len(content) > TEXT_LIMIT:
+        raise ValueError(f"it has more than {TEXT_LIMIT:,} bytes, and needs no tenth of that")
+    return content.decode(encoding).replace("\r\n", "\n")
+
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:

@@ -63,6 +63,8 @@ def find_clips(source: Path, target: Path) -> dict[str, list[Path]]:
             str(path).encode()
         except UnicodeEncodeError:
             raise ValueError(f"{str(path)!a}: its name is no UTF-8: rename it") from None
+        if len(path.name.splitlines()) > 1:
+            raise ValueError(f"{str(path)!a}: its name has a line break: rename it")
     clips = {folder.name: [path for path in _visible(folder) if _kind(path)] for folder in folders}
     others = [path.name for folder in folders for path in _visible(folder) if not _kind(path)]
     if others:

@@ -12,9 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from paddlevid.cluster import ADDRESS_HELP, open_workers
-from paddlevid.data.decode import frame_files, natural_key
+from paddlevid.data.decode import DecodeError, frame_files, natural_key, read_image
 from paddlevid.files import whole_file, write_whole
 from paddlevid.flags import Parser, at_least, describe, is_disk_full
+from paddlevid.pickles import PlainUnpickler
 
 BOOK_SUFFIX = "_jpg"  # of the book's class folders
 
@@ -55,7 +56,7 @@ class _Array:
         self.state = state
 
 
-class _ObjectArrayUnpickler(pickle.Unpickler):
+class _ObjectArrayUnpickler(PlainUnpickler):
     def find_class(self, module: str, name: str) -> object:
         wanted = ("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype")
         if f"{module}.{name}".replace("numpy._core", "numpy.core") not in wanted:
@@ -125,12 +126,14 @@ def pack(clip: Path, label: int, target: Path, embed: bool) -> str:
         if not files:
             return f"{clip}: has no images"
         if embed:
-            frames = [file.read_bytes() for file in files]
+            frames = [read_image(file, clip) for file in files]
         else:
             frames = [Path(os.path.relpath(file, target.parent)).as_posix() for file in files]
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(target) as partial, open(partial, "wb") as stream:  # closed, then moved
             pickle.dump((clip.name, label, frames), stream, protocol=4)
+    except DecodeError as error:
+        return str(error)
     except OSError as error:
         if is_disk_full(error):
             raise  # the other clips would fail in the same way

@@ -237,6 +237,23 @@ def test_sound_without_pictures_is_an_error(tmp_path):
         count_frames(tmp_path / "sound.avi")
 
 
+def test_a_video_in_an_unknown_codec_is_an_error(tmp_path):
+    path = encode(tmp_path / "a.webm", frames_of(3), "libvpx")
+    path.write_bytes(path.read_bytes().replace(b"V_VP8", b"V_XXX"))
+    with pytest.raises(DecodeError, match=r"a\.webm: its video stream is in no codec that FFmpeg"):
+        count_frames(path)
+    assert "in no codec" in module.inspect_video(path).problem
+
+
+def test_notes_in_a_video_that_are_no_utf8_do_no_harm(tmp_path):
+    path = encode(tmp_path / "a.webm", frames_of(3), "libvpx")
+    content = path.read_bytes()
+    assert b"Lavf" in content
+    path.write_bytes(content.replace(b"Lavf", b"L\xe4vf").replace(b"Lavc", b"L\xe4vc"))
+    assert count_frames(path, "pyav") == 3
+    assert module.inspect_video(path).problem == ""
+
+
 def test_a_frame_past_the_end_is_an_error(video):
     message = r"clip\.avi: has 20 frames, but frame number 20 was asked for"
     for backend in ("pyav", "opencv"):
@@ -590,6 +607,24 @@ def test_an_image_that_is_none_is_an_error(tmp_path, content):
         decode(tmp_path, [0])
 
 
+@pytest.mark.parametrize("length", [33, 60, 300, -1])
+def test_a_png_that_is_cut_off_is_an_error(tmp_path, length):
+    noise = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+    content = cv2.imencode(".png", noise)[1].tobytes()
+    (tmp_path / "1.png").write_bytes(content[:length])
+    with pytest.raises(DecodeError, match=r"1\.png: the PNG is cut off or damaged"):
+        decode(tmp_path, [0])
+
+
+def test_a_png_whose_chunk_claims_a_gigabyte_is_not_given_it(tmp_path, monkeypatch):
+    content = bytearray(cv2.imencode(".png", np.zeros((20, 20, 3), np.uint8))[1].tobytes())
+    struct.pack_into(">I", content, content.index(b"IDAT") - 4, 1 << 30)
+    (tmp_path / "1.png").write_bytes(content)
+    monkeypatch.setattr(cv2, "imdecode", None)
+    with pytest.raises(DecodeError, match=r"1\.png: the PNG is cut off or damaged"):
+        decode(tmp_path, [0])
+
+
 def test_frames_of_different_sizes_are_an_error(tmp_path):
     write_images(tmp_path, ["1.jpg"])
     cv2.imwrite(str(tmp_path / "2.jpg"), np.zeros((10, 20, 3), np.uint8))
@@ -658,8 +693,8 @@ def test_a_jpeg_that_may_be_turned_is_read_whole(tmp_path):
 @pytest.mark.parametrize("size", [2, 3, 20, 100])
 def test_a_header_that_ends_early_says_no_size(tmp_path, size):
     content = next(photographs(tmp_path / "a", 20, 30).iterdir()).read_bytes()
-    assert module._jpeg_size(content) == (20, 30)
-    assert module._jpeg_size(content[:size]) is None
+    assert module._read_header(content) == module._Header(20, 30, reducible=True)
+    assert module._read_header(content[:size]) is None
 
 
 # --- pickled clips --------------------------------------------------------------------------------

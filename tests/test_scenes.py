@@ -63,9 +63,9 @@ def test_what_is_no_video_has_no_scenes(tmp_path):
     with pytest.raises(DecodeError, match="a.pkl: scenes are found in video files only"):
         find_cuts(tmp_path / "a.pkl")
     (tmp_path / "a.mp4").write_bytes(b"nothing")
-    with pytest.raises(DecodeError, match="a.mp4: cannot be read for its scenes"):
+    with pytest.raises(DecodeError, match="a.mp4: cannot be decoded"):
         find_cuts(tmp_path / "a.mp4")
-    with pytest.raises(DecodeError, match="b.mp4: cannot be read for its scenes"):
+    with pytest.raises(DecodeError, match="b.mp4: does not exist"):
         find_cuts(tmp_path / "b.mp4")
 
 

@@ -19,6 +19,8 @@ LEVELS = {
     "paddlevid.data": 0.0,
     "paddlevid.data.packets": 0.0,
     "paddlevid.data.shared_memory": 0.0,
+    "paddlevid.data.limits": 0.0,
+    "paddlevid.data.mp4": 0.01,
     "paddlevid.data.video": 0.03,
     "paddlevid.data.decode": 0.06,
     "paddlevid.data.sample": 0.0,
@@ -89,7 +91,7 @@ LEVELS = {
 DATA_TOOLS_MAY_USE = (
     "paddlevid.data", "paddlevid.features", "paddlevid.lists", "paddlevid.plots",
     "paddlevid.config", "paddlevid.flags", "paddlevid.files", "paddlevid.runtime",
-    "paddlevid.distributed", "paddlevid.cluster",
+    "paddlevid.distributed", "paddlevid.cluster", "paddlevid.pickles",
 )  # fmt: skip
 WITHOUT_PADDLE = ("paddlevid.data", "paddlevid.lists", "paddlevid.plots", "data_tools")
 MODELS_MAY_USE = ("paddlevid.layers", "paddlevid.models")

@@ -121,7 +121,7 @@ def read_list(list_file: Path | str) -> SampleList:
 
 def _read_line(line: str, list_file: Path, number: int) -> Sample:
     place = f"{list_file}, line {number}"
-    labelled = re.fullmatch(r"(.*\S)\s+(-?[0-9]+)", line)
+    labelled = re.fullmatch(r"(.*\S)\s+(-?[0-9]{1,18})", line)
     name, label = (labelled[1], int(labelled[2])) if labelled else (line, None)
     path = list_file.parent / name
     if "\\" in name and not os.path.exists(path):  # a list that was written on Windows

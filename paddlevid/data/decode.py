@@ -4,7 +4,6 @@ import itertools
 import os
 import pickle
 import re
-import stat
 import struct
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
@@ -16,8 +15,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from paddlevid.data.video import (
+from paddlevid.data.limits import (
+    FRAME_PIXELS,
+    FRAMES,
     DecodeError,
+    check_file,
+    check_frame,
+    file_size,
+)
+from paddlevid.data.video import (
     FewerFrames,
     Frames,
     Indices,
@@ -30,6 +36,7 @@ from paddlevid.data.video import (
     to_image,
     video_stream,
 )
+from paddlevid.pickles import PlainUnpickler
 
 __all__ = [
     "FRAME_SUFFIXES",
@@ -98,7 +105,7 @@ class PickledClip:
     frames: list[Path] | list[bytes]  # image files, or encoded images
 
 
-class _NoGlobals(pickle.Unpickler):
+class _NoGlobals(PlainUnpickler):
     """Reads numbers, strings, bytes, lists and tuples; anything that could run code is refused."""
 
     def find_class(self, module: str, name: str) -> object:
@@ -111,18 +118,23 @@ def read_pickled_clip(path: Path) -> PickledClip:
     Frame files are looked up relative to the folder of the .pkl; those of the book's scripts,
     which are relative to the folder the scripts ran in, relative to the current folder.
 
-    Raises DecodeError when it is not such a tuple, or holds no frame.
+    Raises DecodeError when it is not such a tuple, or holds no frame or too many.
     """
     try:
+        check_file(path)
         with open(path, "rb") as file:
             content = _NoGlobals(file, encoding="utf-8").load()
+    except DecodeError:
+        raise
     except Exception as error:  # a damaged pickle may raise anything
         raise DecodeError(
             f"{path}: not a pickled clip ({error or type(error).__name__}); "
             "data_tools/jpg2pkl.py writes them"
         ) from error
     match content:
-        case (str(name), int(label), list(frames)) if not isinstance(label, bool):
+        case (str(name), int(label), list(frames)) if (
+            not isinstance(label, bool) and abs(label) < 1 << 63
+        ):
             pass
         case _:
             raise DecodeError(
@@ -131,6 +143,7 @@ def read_pickled_clip(path: Path) -> PickledClip:
             )
     if not frames:
         raise DecodeError(f"{path}: has no frames")
+    FRAMES.check(path, "the clip", len(frames))
     if all(isinstance(frame, bytes) for frame in frames):
         return PickledClip(name, label, frames)
     if not all(isinstance(frame, str) for frame in frames):
@@ -142,6 +155,20 @@ def read_pickled_clip(path: Path) -> PickledClip:
 
 # --- images ---------------------------------------------------------------------------------------
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+_CHUNKS = 100_000  # of a PNG; writers put 8 kB or more into each
+_SEGMENTS = 10_000  # of a JPEG before its frame; real ones have tens
+_SCANS = 16  # of a JPEG whose frames are as large as the limit; each goes over the whole frame
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What an image says of itself before its pixels come."""
+
+    height: int
+    width: int
+    reducible: bool  # a JPEG that no Exif data turns
+
 
 def _decode_image(
     frame: Path | bytes, owner: Path, number: int, new_size: NewSize | None = None
@@ -150,22 +177,48 @@ def _decode_image(
 
     With `new_size`, to which the image will be resized, a JPEG may come in a part of its size.
     """
-    name = frame if isinstance(frame, Path) else f"{owner}, frame {number}"
-    try:
-        encoded = frame.read_bytes() if isinstance(frame, Path) else frame
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        reason = getattr(error, "strerror", None) or error
-        raise DecodeError(f"{owner}: cannot read its frame {frame} ({reason})") from error
+    name = f"{owner}, frame {number}"
+    if isinstance(frame, Path):
+        name = frame if frame.parent == owner else f"{owner}: {_shown(frame)}"
+    encoded = read_image(frame, owner) if isinstance(frame, Path) else frame
     if encoded[:2] == b"\xff\xd8" and b"\xff\xd9" not in encoded[encoded.rfind(b"\xff\xda") :]:
         raise DecodeError(f"{name}: the JPEG is cut off")  # no end mark after the last scan
+    if encoded[:8] == _PNG and not _is_whole_png(encoded):
+        raise DecodeError(f"{name}: the PNG is cut off or damaged")
+    header = _read_header(encoded)
+    if header is None:
+        raise DecodeError(f"{name}: is not an image that OpenCV reads here, a JPEG or PNG")
+    check_frame(name, header.height, header.width)
+    if encoded[:2] == b"\xff\xd8":
+        scans = encoded.count(b"\xff\xda")
+        if scans * header.height * header.width > _SCANS * FRAME_PIXELS.value:
+            raise DecodeError(f"{name}: the JPEG has {scans} scans, which would take too long")
     try:
-        flag = _reduction(encoded, new_size) if new_size else cv2.IMREAD_COLOR
+        flag = _reduction(header, new_size) if new_size else cv2.IMREAD_COLOR
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag)
-    except cv2.error:  # no bytes at all, or more pixels than it allows
+    except cv2.error:  # whatever it finds wrong
         image = None
     if image is None:
         raise DecodeError(f"{name}: is not an image that OpenCV reads")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def read_image(file: Path, owner: Path) -> bytes:
+    """The content of an image file; DecodeError, naming the owner too, where it cannot be read."""
+    try:
+        check_file(file)
+        return file.read_bytes()
+    except DecodeError as error:
+        raise DecodeError(f"{owner}: cannot read its frame {error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise DecodeError(f"{owner}: cannot read its frame {_shown(file)} ({reason})") from error
+
+
+def _shown(path: Path) -> str:
+    """A path that a file names, for a message: no longer than paths are."""
+    text = str(path)
+    return text if len(text) <= 1000 else f"{text[:500]}...{text[-500:]}"
 
 
 _REDUCTIONS = {
@@ -173,30 +226,56 @@ _REDUCTIONS = {
 }  # fmt: skip
 
 
-def _reduction(encoded: bytes, new_size: NewSize) -> int:
+def _reduction(header: _Header, new_size: NewSize) -> int:
     """OpenCV's flag for the smallest size of a JPEG that is not below the new one."""
-    size = _jpeg_size(encoded)
-    if size is not None:
-        height, width = new_size(*size)
+    if header.reducible:
+        height, width = new_size(header.height, header.width)
         for part, flag in _REDUCTIONS.items():
-            if size[0] // part >= height and size[1] // part >= width:
+            if header.height // part >= height and header.width // part >= width:
                 return flag
     return cv2.IMREAD_COLOR
 
 
-def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:
-    """(height, width) in the header of a JPEG; None of another image, and of one with Exif data.
+def _is_whole_png(encoded: bytes) -> bool:
+    """Whether its chunks end with the last one; OpenCV makes room for whatever one claims."""
+    at = len(_PNG)
+    for _ in range(_CHUNKS):
+        if at + 12 > len(encoded):  # a length, a name, a checksum
+            return False
+        if encoded[at + 4 : at + 8] == b"IEND":
+            return True
+        at += 12 + int.from_bytes(encoded[at : at + 4], "big")
+    return False
 
-    Exif data may turn it. A header is a row of segments: a mark, a length, a content.
+
+def _read_header(encoded: bytes) -> _Header | None:
+    """The header of a JPEG or PNG; None of anything else.
+
+    A JPEG's is a row of segments: a mark, a length, a content. What does not belong there is passed
+    over as the decoder does it, so that it cannot be made to see another size.
     """
-    at = 2 if encoded[:2] == b"\xff\xd8" else len(encoded)
-    while at + 9 <= len(encoded) and encoded[at] == 0xFF:
-        mark, length = struct.unpack_from(">xBH", encoded, at)
-        if mark == 0xE1:
+    if encoded[:8] == _PNG and encoded[12:16] == b"IHDR" and len(encoded) >= 24:
+        width, height = struct.unpack_from(">II", encoded, 16)
+        return _Header(height, width, reducible=False)
+    if encoded[:3] != b"\xff\xd8\xff":
+        return None
+    at, may_turn = 2, False  # Exif data may turn it
+    for _ in range(_SEGMENTS):
+        at = encoded.find(b"\xff", at)
+        while 0 <= at < len(encoded) and encoded[at] == 0xFF:
+            at += 1
+        if not 0 < at <= len(encoded) - 8:
             return None
+        mark = encoded[at]
+        if mark in (0, 1) or 0xD0 <= mark <= 0xD7:  # alone, without a length
+            at += 1
+            continue
         if 0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC):  # the frame, in some coding
-            return struct.unpack_from(">HH", encoded, at + 5)
-        at += 2 + length
+            return _Header(*struct.unpack_from(">HH", encoded, at + 4), not may_turn)
+        if mark in (0xD9, 0xDA):  # the end, or pixels
+            return None
+        may_turn |= mark == 0xE1
+        at += 1 + max(int.from_bytes(encoded[at + 1 : at + 3], "big"), 2)
     return None
 
 
@@ -211,11 +290,13 @@ class _ImageClip:
     def measure(self) -> tuple[int, float]:
         if not self._frames:
             raise DecodeError(f"{self._path}: has no frames")
+        FRAMES.check(self._path, "the folder", len(self._frames))
         return len(self._frames), 0.0
 
     def decode(self, indices: Indices, new_size: NewSize | None = None) -> Frames:
         reduced_to = new_size if self._reduced_jpegs else None
-        return gather(self.images(set(indices.tolist()), reduced_to), indices, new_size)
+        images = self.images(set(indices.tolist()), reduced_to)
+        return gather(images, indices, new_size, self._path)
 
     def images(
         self, wanted: Collection[int], reduced_to: NewSize | None = None
@@ -347,13 +428,13 @@ def _checked(indices: Indices) -> Indices:
 def _existing(path: Path | str) -> Path:
     path = Path(path)
     try:
-        status = path.stat()
+        is_empty = file_size(path) == 0 and not path.is_dir()
     except FileNotFoundError:
         raise DecodeError(f"{path}: does not exist") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         reason = getattr(error, "strerror", None) or error
-        raise DecodeError(f"{path}: cannot be read ({reason})") from error
-    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+        raise DecodeError(f"{_shown(path)}: cannot be read ({reason})") from error
+    if is_empty:
         raise DecodeError(f"{path}: is empty")
     return path
 

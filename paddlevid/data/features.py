@@ -1,7 +1,8 @@
 """Features of frames: an .npy (T, D) for each clip, and the manifest that says what they are."""
 
-import dataclasses
 import json
+import reprlib
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddlevid.data.dataset import Item, ListError, Sample, VideoDataset
+from paddlevid.data.limits import DecodeError, check_file
+from paddlevid.files import read_text
 
 MANIFEST = "features.json"
 
@@ -52,16 +55,27 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a folder of features; ListError where there is none."""
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        fields = {field.name for field in dataclasses.fields(Manifest)}
+        content = json.loads(read_text(path))
+        kinds = typing.get_type_hints(Manifest)
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-        return Manifest(**{key: value for key, value in values.items() if key in fields})
+        for key in set(values) & set(kinds):
+            if not _is_of(kinds[key], values[key]):
+                raise ValueError(f"{key} = {reprlib.repr(content[key])}")
+        return Manifest(**{key: value for key, value in values.items() if key in kinds})
     except FileNotFoundError as error:
         raise ListError(
             f"there is no {path}: the features of data_tools/extract_features.py have one"
         ) from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ListError(f"{path} is damaged: {error}") from error
+
+
+def _is_of(kind: object, value: object) -> bool:
+    """Whether a value is of the kind of a manifest's field; a whole number is a float, too."""
+    if typing.get_origin(kind) is tuple:
+        part = typing.get_args(kind)[0]
+        return isinstance(value, tuple) and all(_is_of(part, entry) for entry in value)
+    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 class FeatureDataset:
@@ -99,6 +113,8 @@ class FeatureDataset:
         sample = self.samples[index]
         try:
             array = read_features(sample.path, self.features)
+        except DecodeError as error:
+            return Item(index, problem=str(error))
         except Exception as error:  # whatever a damaged file makes NumPy raise
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return Item(index, problem=f"{sample.path}: {reason}")
@@ -130,8 +146,12 @@ class CachedFeatures:
 
 
 def read_features(path: Path, features: int) -> NDArray[np.float32]:
-    """(T, D) of an .npy; ValueError for anything else."""
+    """(T, D) of an .npy; ValueError for anything else, or a file above the limit."""
+    check_file(path)
     with open(path, "rb") as file:
+        if file.read(6) != b"\x93NUMPY":
+            raise ValueError("is no .npy")
+        file.seek(0)
         array = np.load(file, allow_pickle=False)
     if array.ndim != 2 or array.dtype.kind != "f" or not len(array) or array.shape[1] != features:
         raise ValueError(f"needs floats of shape (T, {features}), has {array.dtype} {array.shape}")

@@ -8,6 +8,7 @@ import av
 import cv2
 
 from paddlevid.data.decode import DecodeError, count_frames
+from paddlevid.data.limits import check_frame
 from paddlevid.data.video import BACKENDS, iterate_images
 
 
@@ -66,6 +67,7 @@ def _write(
         if short_side:
             scale = short_side / min(image.shape[:2])
             size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+            check_frame(video, size[1], size[0])
             method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
             image = cv2.resize(image, size, interpolation=method)
         number += 1

@@ -1,10 +1,10 @@
 """Live sources: files, cameras and addresses -> frames one after the other, as they come."""
 
-import os
 import queue
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import av
 import cv2
@@ -12,7 +12,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from paddlevid.data.video import to_image
+from paddlevid.data.limits import check_frame
+from paddlevid.data.video import open_video, pixel_limit, to_image
 
 Moment = tuple[int, float, NDArray[np.uint8]]  # number of the frame, seconds, (H, W, 3) RGB
 
@@ -109,12 +110,12 @@ class LiveSource:
             frames = _of_camera(int(self.address))
         elif self.is_live:
             options = {"rtsp_transport": "tcp"} if self.address.startswith("rtsp") else {}
+            options |= pixel_limit()
             container = av.open(self.address, options=options, timeout=self.timeout)
             self._drops = self._is_line = not container.duration  # else a file on a server
             frames = _of_container(container)
         else:
-            # FFmpeg takes what stands before a colon for a protocol, unless it follows a slash.
-            frames = _of_container(av.open(os.path.abspath(self.address)))
+            frames = _of_container(open_video(Path(self.address)))
         try:
             for seconds, convert in frames:
                 if self._stop.is_set():
@@ -147,7 +148,12 @@ def _of_container(container: av.container.InputContainer) -> Iterator[tuple]:
         if not container.streams.video:
             raise ValueError("there is no video in it")
         stream = container.streams.video[0]
+        context = stream.codec_context
+        if context is None:
+            raise ValueError("its video is in no codec that FFmpeg knows")
         stream.thread_type = "AUTO"
+        check_frame(container.name, context.height, context.width)
+        context.options = pixel_limit()
         rate = float(stream.average_rate or 25)
         converter = VideoReformatter()
         for number, frame in enumerate(container.decode(stream)):

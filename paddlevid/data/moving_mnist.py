@@ -15,6 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from paddlevid.data.dataset import Item, ListError, Sample
+from paddlevid.data.limits import CLIP_BYTES, DecodeError, check_file
 
 Digits = NDArray[np.uint8]  # (N, h, w), bright on black
 MOTIONS = ("standard", "tutorial")
@@ -38,11 +39,14 @@ def read_idx(path: Path) -> Digits:
     Raises ListError for a file that is none.
     """
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
+        check_file(path)
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = file.read(CLIP_BYTES.value + 1)
+        CLIP_BYTES.check(path, "its content", len(content))
         magic, count, height, width = struct.unpack(">4I", content[:16])
-    except (OSError, EOFError, zlib.error, struct.error) as error:
+    except DecodeError as error:
+        raise ListError(str(error)) from error
+    except (OSError, ValueError, EOFError, zlib.error, struct.error) as error:
         reason = getattr(error, "strerror", None) or "it is damaged or no file of MNIST"
         raise ListError(f"cannot read the digits in {path}: {reason}") from error
     if magic != 0x803 or len(content) != 16 + count * height * width or len(content) == 16:

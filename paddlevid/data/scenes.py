@@ -4,7 +4,7 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
-from paddlevid.data.decode import DecodeError, is_video
+from paddlevid.data.decode import DecodeError, count_frames, is_video
 from paddlevid.data.sample import FrameSampler, Sampler
 
 
@@ -29,6 +29,7 @@ def find_cuts(path: Path) -> tuple[int, ...]:
 
     if not is_video(path):
         raise DecodeError(f"{path}: scenes are found in video files only")
+    count_frames(path)  # within the limits
     try:
         scenes = scenedetect.detect(str(path), scenedetect.ContentDetector())
     except (OSError, scenedetect.VideoOpenFailure) as error:

@@ -11,6 +11,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from paddlevid.data.limits import CLIP_BYTES, FRAME_PIXELS, FRAMES, DecodeError, check_frame
+from paddlevid.data.mp4 import check_index
 from paddlevid.data.packets import PacketOrder, packet_order, start_test
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
@@ -19,6 +21,7 @@ NewSize = Callable[[int, int], tuple[int, int]]  # (height, width) of a frame ->
 
 _num_threads = 0  # of a video decoder; 0 = as many as pay
 _KEPT_BYTES = 1 << 25  # of a file whose packets are not read a second time
+_KEPT_PACKETS = 50_000
 _SMALL = 640 * 480  # pixels of a frame below which handing over to threads costs more than it saves
 
 
@@ -30,10 +33,6 @@ def limit_threads(num_threads: int) -> None:
     global _num_threads
     _num_threads = num_threads
     cv2.setNumThreads(num_threads)
-
-
-class DecodeError(ValueError):
-    """A clip cannot be read. The message names the file and the reason."""
 
 
 class FewerFrames(Exception):
@@ -48,16 +47,19 @@ def gather(
     numbered: Iterable[tuple[int, NDArray[np.uint8]]],
     indices: Indices,
     new_size: NewSize | None = None,
+    path: Path | str = "the clip",
 ) -> Frames:
     """Frames that come with their numbers -> those of `indices`, in their new size: (T, H, W, 3)
 
     Each is resized, bilinear, before the next one is taken. Raises ValueError when they do not have
-    one size.
+    one size, DecodeError, naming the path, when together they are above the limit.
     """
     frames = None
     for number, image in numbered:
         height, width = new_size(*image.shape[:2]) if new_size else image.shape[:2]
         if frames is None:
+            what = f"a clip of {len(indices)} frames of {width}x{height}"
+            CLIP_BYTES.check(path, what, len(indices) * height * width * 3)
             frames = np.empty((len(indices), height, width, 3), np.uint8)
         if frames.shape[1:3] != (height, width):
             raise ValueError(
@@ -73,19 +75,50 @@ def gather(
 
 
 def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """The first stream of pictures, about to be decoded; DecodeError where there is none."""
+    """The first stream of pictures, about to be decoded.
+
+    Raises DecodeError where there is none, in no known codec, or of frames above the limit.
+    """
     if not container.streams.video:
         raise DecodeError(f"{path}: has no video stream")
     stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
     context = stream.codec_context
+    if context is None:
+        raise DecodeError(f"{path}: its video stream is in no codec that FFmpeg knows")
+    stream.thread_type = "AUTO"
+    check_frame(path, context.height, context.width)
+    context.options = pixel_limit()  # what is in the packets may be larger
     context.thread_count = _num_threads or int(context.width * context.height < _SMALL)
     return stream
 
 
+# What a file may be, whatever its suffix. FFmpeg knows more by their content: playlists that make
+# it open other files, and descriptions of streams that make it listen on the network.
+_CONTAINERS = (
+    "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,asf,flv,ogg,h264,hevc,m4v,"
+    "vc1,ivf,dv,gif,mjpeg,wav,mp3"
+)
+_OPENCV_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # read when a file is opened
+_OPENCV_LOG = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging  # before and from OpenCV 5
+_OPENCV_SIZE = (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
+_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+
+
+def pixel_limit(factor: int = 1) -> dict[str, str]:
+    """FFmpeg's option that refuses larger frames before they get their memory."""
+    return {"max_pixels": str(FRAME_PIXELS.value * factor)}
+
+
+def _options() -> dict[str, str]:
+    """For opening a file: frames of somewhat too large a size still tell their size."""
+    return _OPTIONS | pixel_limit(4)
+
+
 def open_video(path: Path) -> av.container.InputContainer:
-    """The file, opened with PyAV."""
-    return av.open(os.path.abspath(path))  # FFmpeg takes the `a` of a relative `a:b.avi` for http
+    """The file, opened with PyAV; DecodeError where it claims more than the limit."""
+    check_index(path)
+    # FFmpeg takes the `a` of a relative `a:b.avi` for http
+    return av.open(os.path.abspath(path), options=_options(), metadata_errors="replace")
 
 
 def _open_opencv(path: Path) -> cv2.VideoCapture:
@@ -94,7 +127,22 @@ def _open_opencv(path: Path) -> cv2.VideoCapture:
         name.encode()
     except UnicodeEncodeError:  # OpenCV would raise, or, beside some other libraries, crash
         raise ValueError("it takes no name that is not UTF-8") from None
-    capture = cv2.VideoCapture(name)
+    before = os.environ.get(_OPENCV_OPTIONS)
+    check_index(path)
+    options = (f"{key};{value}" for key, value in _options().items())
+    os.environ[_OPENCV_OPTIONS] = "|".join(options)
+    level = _OPENCV_LOG.getLogLevel()
+    _OPENCV_LOG.setLogLevel(min(level, 2))  # no warnings: what fails is said by the caller
+    try:
+        capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)  # others take `%` for a row of images
+    finally:
+        _OPENCV_LOG.setLogLevel(level)
+        if before is None:
+            del os.environ[_OPENCV_OPTIONS]
+        else:
+            os.environ[_OPENCV_OPTIONS] = before
+    height, width = (int(capture.get(key)) for key in _OPENCV_SIZE)
+    check_frame(path, height, width)
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # upright; some versions do not by default
     return capture
 
@@ -102,7 +150,10 @@ def _open_opencv(path: Path) -> cv2.VideoCapture:
 def iterate_frames(path: Path) -> Iterator[av.VideoFrame]:
     """All frames of a video, in the order shown, not converted yet (see `to_image`)."""
     with open_video(path) as container:
-        yield from container.decode(video_stream(container, path))
+        frames = container.decode(video_stream(container, path))
+        for number, frame in enumerate(frames, start=1):
+            FRAMES.check(path, "the video", number)
+            yield frame
 
 
 # Older versions of PyAV have no such option, and always use one thread.
@@ -138,6 +189,7 @@ def iterate_images(
     capture, number = _open_opencv(path), 0
     try:
         while capture.grab():
+            FRAMES.check(path, "the video", number + 1)
             seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             yield seconds, capture.retrieve()[1] if wanted is None or number in wanted else None
             number += 1
@@ -170,13 +222,19 @@ class _PyAVVideo:
         claimed, times, starts, is_whole = stream.frames, [], [], True
         kept = [] if path.stat().st_size <= _KEPT_BYTES else None
         is_start = start_test(container, stream)
+        most, num_packets = FRAMES.value, 0
         for packet in container.demux():  # of all streams: the cut may lie in a packet of sound
             if packet.is_corrupt:
                 raise DecodeError(f"{path}: the file is cut off after frame {len(times)}")
             if packet.stream_index != stream.index:
                 continue
+            num_packets += 1
+            if num_packets > most + 1:  # the last is empty
+                FRAMES.check(path, "the video", num_packets)
             if kept is not None:
                 kept.append(packet)
+                if len(kept) > _KEPT_PACKETS:
+                    kept = None
             if packet.is_discard:
                 is_whole = False
             elif packet.size > 0:
@@ -275,7 +333,10 @@ class _OpenCVVideo:
         capture = _open_opencv(self._path)
         try:
             fps = capture.get(cv2.CAP_PROP_FPS)
-            num_frames = sum(1 for _ in iter(capture.grab, False))
+            num_frames = 0
+            while capture.grab():
+                num_frames += 1
+                FRAMES.check(self._path, "the video", num_frames)
         finally:
             capture.release()
         if num_frames == 0:
@@ -361,7 +422,9 @@ class VideoClip:
     def decode(self, indices: Indices, new_size: NewSize | None = None) -> Frames:
         """The frames with these numbers, resized one by one: -> (T, H, W, 3)"""
         wanted = set(indices.tolist())
-        return self._try(lambda reader: gather(reader.images(wanted), indices, new_size))
+        return self._try(
+            lambda reader: gather(reader.images(wanted), indices, new_size, self._path)
+        )
 
     def images(self, wanted: Collection[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """The wanted frames and their numbers, one at a time, in rising order."""

@@ -30,20 +30,6 @@ def room_for(path: Path) -> int:
     return 4 * path.stat().st_size + (1 << 28)
 
 
-class _Codes(dict):
-    """What each code of a pickle does, for a limited number of codes."""
-
-    left = MAX_PARTS
-
-    def __getitem__(self, code: int) -> object:
-        self.left -= 1
-        if self.left < 0:
-            raise pickle.UnpicklingError(f"it has more than {MAX_PARTS:,} parts")
-        if code not in self:
-            raise pickle.UnpicklingError(f"it has {bytes([code])!r}, which is no code that is read")
-        return super().__getitem__(code)
-
-
 def check_keys(keys: Iterable[object]) -> None:
     """UnpicklingError for a key other than a text or a number, whose hash could take for ever."""
     for key in keys:
@@ -61,7 +47,24 @@ class PlainUnpickler(pickle._Unpickler):
 
     def __init__(self, file: BinaryIO, encoding: str) -> None:
         super().__init__(file, encoding=encoding)
-        self.dispatch = _Codes(_CODES)
+        self.read, self.readinto, self.readline = file.read, file.readinto, file.readline
+
+    def load(self) -> object:
+        """The next object of the file; UnpicklingError, and others, for a damaged one."""
+        self.metastack, self.stack, self.proto = [], [], 0
+        self.append = self.stack.append
+        read = self.read
+        try:
+            for _ in range(MAX_PARTS):
+                code = read(1)
+                if not code:
+                    raise EOFError("it ends before its end")
+                if code[0] not in _CODES:
+                    raise pickle.UnpicklingError(f"it has {code!r}, which is no code that is read")
+                _CODES[code[0]](self)
+        except pickle._Stop as end:
+            return end.value
+        raise pickle.UnpicklingError(f"it has more than {MAX_PARTS:,} parts")
 
     def load_setitem(self) -> None:
         """A key and its value."""
@@ -95,6 +98,7 @@ _CODES = pickle._Unpickler.dispatch | {
     pickle.DICT[0]: PlainUnpickler.load_dict,
     pickle.BUILD[0]: lambda unpickler: unpickler.load_build(),
     pickle.REDUCE[0]: lambda unpickler: unpickler.load_reduce(),
+    pickle.FRAME[0]: lambda unpickler: unpickler.read(8),  # a length: all is read from the file
 }
 for _code in (
     pickle.EMPTY_SET, pickle.FROZENSET, pickle.ADDITEMS, pickle.EXT1, pickle.EXT2, pickle.EXT4,

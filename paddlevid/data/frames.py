@@ -9,7 +9,7 @@ import cv2
 
 from paddlevid.data.decode import DecodeError, count_frames
 from paddlevid.data.limits import check_frame
-from paddlevid.data.video import BACKENDS, iterate_images
+from paddlevid.data.video import BACKENDS, check_refusal, iterate_images
 
 
 def write_frames(
@@ -41,6 +41,7 @@ def write_frames(
             try:
                 number = _write(video, backend, partial, quality, short_side, fps)
             except (av.error.FFmpegError, cv2.error) as error:
+                check_refusal(error, video)
                 reasons.append(f"{backend}: {getattr(error, 'strerror', None) or error}")
             if number:
                 os.replace(partial, folder)

@@ -1,5 +1,6 @@
 """Video files: the numbers of frames -> the frames, read with PyAV, or OpenCV where that fails."""
 
+import errno
 import os
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from fractions import Fraction
@@ -109,16 +110,12 @@ def pixel_limit(factor: int = 1) -> dict[str, str]:
     return {"max_pixels": str(FRAME_PIXELS.value * factor)}
 
 
-def _options() -> dict[str, str]:
-    """For opening a file: frames of somewhat too large a size still tell their size."""
-    return _OPTIONS | pixel_limit(4)
-
-
 def open_video(path: Path) -> av.container.InputContainer:
     """The file, opened with PyAV; DecodeError where it claims more than the limit."""
     check_index(path)
+    options = _OPTIONS | pixel_limit(4)  # frames that are somewhat too large still tell their size
     # FFmpeg takes the `a` of a relative `a:b.avi` for http
-    return av.open(os.path.abspath(path), options=_options(), metadata_errors="replace")
+    return av.open(os.path.abspath(path), options=options, metadata_errors="replace")
 
 
 def _open_opencv(path: Path) -> cv2.VideoCapture:
@@ -129,7 +126,7 @@ def _open_opencv(path: Path) -> cv2.VideoCapture:
         raise ValueError("it takes no name that is not UTF-8") from None
     before = os.environ.get(_OPENCV_OPTIONS)
     check_index(path)
-    options = (f"{key};{value}" for key, value in _options().items())
+    options = (f"{key};{value}" for key, value in (_OPTIONS | pixel_limit()).items())
     os.environ[_OPENCV_OPTIONS] = "|".join(options)
     level = _OPENCV_LOG.getLogLevel()
     _OPENCV_LOG.setLogLevel(min(level, 2))  # no warnings: what fails is said by the caller
@@ -401,6 +398,16 @@ def _reason(name: str, error: Exception) -> str:
     return f"{name}: {getattr(error, 'strerror', None) or error}"
 
 
+def check_refusal(error: Exception, path: Path) -> None:
+    """Raise DecodeError where FFmpeg refused what its options forbid, which OpenCV would decode."""
+    if isinstance(error, av.error.FFmpegError) and error.errno == errno.EINVAL:
+        raise DecodeError(
+            f"{path}: cannot be decoded (damaged, no container of videos, or a frame of more than "
+            f"{FRAME_PIXELS.value:,} pixels: for a file that you trust, raise "
+            f"{FRAME_PIXELS.variable})"
+        ) from error
+
+
 class VideoClip:
     """A video file, read by the first of the backends that does not fail.
 
@@ -438,6 +445,7 @@ class VideoClip:
                     yield number, image
                 return
             except _ERRORS as error:
+                check_refusal(error, self._path)
                 reasons.append(_reason(name, error))
                 if latest >= 0:  # the other reader may count the frames in another way
                     break
@@ -456,5 +464,6 @@ class VideoClip:
             except (DecodeError, FewerFrames):
                 raise
             except _ERRORS as error:
+                check_refusal(error, self._path)
                 reasons.append(_reason(name, error))
         raise DecodeError(f"{self._path}: cannot be decoded ({'; '.join(reasons)})")

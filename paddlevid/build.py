@@ -721,7 +721,12 @@ def read_classes(config: Config, weights: Path | None = None) -> list[str]:
     if config.model.task == "predict":
         return []
     if weights and weights.suffix == ".safetensors":
-        classes = json.loads(read_metadata(weights).get("classes", "[]"))
+        try:
+            classes = json.loads(read_metadata(weights).get("classes", "[]"))
+        except (ValueError, RecursionError) as error:
+            raise ListError(f"{weights}: its class names are damaged: {error}") from error
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise ListError(f"{weights}: its class names are no list of texts")
         if len(classes) == config.model.num_classes:
             return classes
     lists = [getattr(config, name).filelist for name in ("train", "valid", "test", "infer")]

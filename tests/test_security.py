@@ -1,5 +1,6 @@
 """Nobody let in: files run no code, fill no memory, and lead to no place outside the target."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -23,7 +24,7 @@ from test_decode import encode
 from test_program import Listed
 
 from data_tools import avi2jpg, extract_features, jpg2pkl
-from paddlevid import pickles, program
+from paddlevid import build, pickles, program
 from paddlevid.checkpoint import load_checkpoint
 from paddlevid.config import ConfigError, load_config
 from paddlevid.data.dataset import HMDB51Dataset, ListError, Sample, VideoDataset, read_list
@@ -137,7 +138,7 @@ PICKLES: dict[str, tuple[Callable, Callable, str]] = {
         "pickle.load(tarfile.open(path).extractfile('pickle'))",
     ),
     "step_00000001.ckpt": (
-        Path.write_bytes,
+        lambda path, content: path.write_bytes(content + hashlib.sha256(content).digest()),
         lambda path: load_checkpoint(path.parent),
         "pickle.load(open(path, 'rb'))",
     ),
@@ -212,6 +213,14 @@ def test_code_in_the_config_of_weights_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"w\.safetensors: not YAML: could not determine"):
         load_config(tmp_path / "w.safetensors")
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("text", ["[1", "7", '{"a": 1}', "[1, 2]", "[" * 100_000])
+def test_class_names_of_weights_that_are_none_are_told(small_config, tmp_path, text):
+    header = json.dumps({"__metadata__": {"classes": text}}).encode()
+    (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(ListError, match=r"w\.safetensors: its class names are "):
+        build.read_classes(load_config(small_config), tmp_path / "w.safetensors")
 
 
 def test_a_pickle_does_not_change_what_reads_it(tmp_path):

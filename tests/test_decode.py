@@ -335,9 +335,14 @@ def fail(*_):
     raise av.error.InvalidDataError(1094995529, "a defect made for this test")
 
 
+def break_pyav(monkeypatch) -> None:
+    for step in ("measure", "images"):
+        monkeypatch.setattr(videos._PyAVVideo, step, fail)
+
+
 def test_opencv_reads_what_pyav_cannot(video, monkeypatch):
     expected = decode(video, [0, 9], "opencv")
-    monkeypatch.setattr(videos, "open_video", fail)
+    break_pyav(monkeypatch)
     assert count_frames(video) == 20
     np.testing.assert_array_equal(decode(video, [0, 9]), expected)
     with pytest.raises(
@@ -350,7 +355,7 @@ def test_when_both_backends_fail_the_message_has_both_reasons(video, monkeypatch
     def fail_too(*_):
         raise cv2.error("another defect")
 
-    monkeypatch.setattr(videos, "open_video", fail)
+    break_pyav(monkeypatch)
     monkeypatch.setattr(videos, "_open_opencv", fail_too)
     both = r"clip\.avi: .*pyav: a defect made for this test; opencv: another defect"
     with pytest.raises(DecodeError, match=both):
@@ -430,7 +435,7 @@ def test_a_decoder_measures_and_decodes_with_its_backend(video, monkeypatch, bac
 
 def test_a_decoder_without_a_backend_falls_back_to_opencv_and_others_do_not(video, monkeypatch):
     expected = decode(video, [3], "opencv")
-    monkeypatch.setattr(videos, "open_video", fail)
+    break_pyav(monkeypatch)
     np.testing.assert_array_equal(VideoDecoder()(video, lambda n, fps: [3]), expected)
     with pytest.raises(DecodeError, match=r"cannot be decoded \(pyav: a defect made for this"):
         VideoDecoder("pyav")(video, lambda n, fps: [3])

@@ -99,9 +99,8 @@ _CONTAINERS = (
     "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,asf,flv,ogg,h264,hevc,m4v,"
     "vc1,ivf,dv,gif,mjpeg,wav,mp3"
 )
-_OPENCV_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # read when a file is opened
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat")
 _OPENCV_LOG = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging  # before and from OpenCV 5
-_OPENCV_SIZE = (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
 
@@ -124,24 +123,27 @@ def _open_opencv(path: Path) -> cv2.VideoCapture:
         name.encode()
     except UnicodeEncodeError:  # OpenCV would raise, or, beside some other libraries, crash
         raise ValueError("it takes no name that is not UTF-8") from None
-    before = os.environ.get(_OPENCV_OPTIONS)
-    check_index(path)
-    options = (f"{key};{value}" for key, value in (_OPTIONS | pixel_limit()).items())
-    os.environ[_OPENCV_OPTIONS] = "|".join(options)
+    _check_container(path)
     level = _OPENCV_LOG.getLogLevel()
     _OPENCV_LOG.setLogLevel(min(level, 2))  # no warnings: what fails is said by the caller
     try:
         capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)  # others take `%` for a row of images
     finally:
         _OPENCV_LOG.setLogLevel(level)
-        if before is None:
-            del os.environ[_OPENCV_OPTIONS]
-        else:
-            os.environ[_OPENCV_OPTIONS] = before
-    height, width = (int(capture.get(key)) for key in _OPENCV_SIZE)
-    check_frame(path, height, width)
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # upright; some versions do not by default
     return capture
+
+
+def _check_container(path: Path) -> None:
+    """Raise ValueError or DecodeError for what PyAV does not open: OpenCV has no such options."""
+    with open(path, "rb") as file:
+        if file.read(8).startswith(_PLAYLISTS):
+            raise ValueError("a playlist, no video")
+    try:
+        with open_video(path) as container:
+            video_stream(container, path)
+    except av.error.FFmpegError as error:
+        raise ValueError(_NO_FRAME) from error
 
 
 def iterate_frames(path: Path) -> Iterator[av.VideoFrame]:

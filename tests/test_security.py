@@ -33,8 +33,9 @@ from paddlevid.data.features import FeatureDataset, read_manifest
 from paddlevid.data.moving_mnist import FixedSequences
 from paddlevid.data.sample import SegmentSampler
 from paddlevid.data.transform import CenterCrop, Compose, Normalize
+from paddlevid.models import create_model
 from paddlevid.pickles import WeightsError, read_pickle
-from paddlevid.weights import read_weights
+from paddlevid.weights import describe, read_weights, write_weights
 
 ROOT = Path(__file__).parents[1]
 
@@ -406,6 +407,30 @@ def test_no_line_of_a_list_leads_features_out_of_the_target(tmp_path, line):
     place = os.path.normpath(target / name)
     assert place.startswith(f"{target}{os.sep}")
     assert place.endswith(".npy")
+
+
+def test_a_hostile_list_leads_an_extraction_nowhere_else(tmp_path, monkeypatch, capsys):
+    model = create_model("tsn_r18", num_classes=2, width=8)
+    config = {
+        "MODEL": {"name": "tsn_r18", "num_classes": 2, "arguments": {"width": 8},
+                  "fixed_size": [36, 36]},
+        "INFER": {"short_size": 36, "target_size": 36},
+    }  # fmt: skip
+    write_weights(tmp_path / "w.safetensors", model, describe(config, []))
+    lists, elsewhere = tmp_path / "a" / "lists", tmp_path / "elsewhere"
+    lists.mkdir(parents=True)
+    video = write_video(elsewhere / "x.mp4", frames_of(2), "mp4v")
+    (lists / "link").symlink_to(elsewhere)
+    lines = ["../../elsewhere/x.mp4", str(video), "link/x.mp4", "link/../../elsewhere/x.mp4"]
+    (lists / "train.list").write_text("".join(f"{line} 0\n" for line in [*lines, "../gone.mp4"]))
+    monkeypatch.chdir(tmp_path)
+    before = everything_below(tmp_path)
+    flags = ["--model", "w.safetensors", "--frames", "uniform:2", "--engine", "eager"]
+    assert extract_features.main(["a/lists/train.list", "target", *flags]) == 1  # one is gone
+    made = everything_below(tmp_path) - before
+    assert made and all(path.split("/")[0] == "target" for path in made)
+    assert sum(path.endswith("x.mp4.npy") for path in made) >= 2
+    assert "gone.mp4" in capsys.readouterr().err
 
 
 HOSTILE = [

@@ -149,6 +149,7 @@ def claim_folder(folder: Path, config: Config, resume: bool) -> None:
 _MAY_CHANGE = {
     "TRAIN.epoch", "TRAIN.num_reader_threads", "TRAIN.use_gpu", "TRAIN.early_stop",
     "TRAIN.keep_checkpoints", "TRAIN.checkpoint_minutes", "TRAIN.max_bad_samples",
+    "TRAIN.read_timeout",
     "VALID.num_reader_threads",
 }  # fmt: skip
 

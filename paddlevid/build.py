@@ -348,7 +348,13 @@ def build_past_loader(config: Config, samples: Sequence[Sample]) -> Loader:
         SequenceSampler(model.seg_num, model.interval, at_end=True),
         build_frames_transform(config, config.infer),
     )
-    return _loader(dataset, 1, num_workers=config.infer.num_reader_threads, max_bad_samples=1.0)
+    return _loader(
+        dataset,
+        1,
+        num_workers=config.infer.num_reader_threads,
+        max_bad_samples=1.0,
+        timeout=config.train.read_timeout,
+    )
 
 
 def build_train_loader(config: Config, classes: Sequence[str]) -> Loader:
@@ -369,6 +375,7 @@ def build_train_loader(config: Config, classes: Sequence[str]) -> Loader:
         seed=train.seed,
         num_workers=train.num_reader_threads,
         max_bad_samples=train.max_bad_samples,
+        timeout=train.read_timeout,
     )
 
 
@@ -438,6 +445,7 @@ def build_test_loader(config: Config, split: str) -> Loader:
             reader.batch_size,
             num_workers=reader.num_reader_threads,
             max_bad_samples=config.train.max_bad_samples,
+            timeout=config.train.read_timeout,
         )
     samples = _read_split(config, split)
     if config.model.format == "features":
@@ -475,6 +483,7 @@ def build_reader(
         reader.batch_size,
         num_workers=reader.num_reader_threads,
         max_bad_samples=config.train.max_bad_samples if labelled else 1.0,
+        timeout=config.train.read_timeout,
     )
 
 
@@ -659,6 +668,7 @@ def cache_features(config: Config, model: nn.Layer, loader: Loader) -> Loader:
             loader.batch_size,
             num_workers=loader.num_workers,
             max_bad_samples=loader.max_bad_samples,
+            timeout=loader.timeout,
         ) as reading,
         paddle.no_grad(),
     ):

@@ -153,6 +153,7 @@ class TrainConfig:
     seg_num: int | None = None  # instead of the model's
     num_reader_threads: int = 0  # loading processes; 0 = in the main one
     max_bad_samples: float = 0.01  # share of unreadable clips above which the run stops
+    read_timeout: float = 120.0  # seconds that reading a clip may take; a network drive may stall
     balance: str = ""  # classes of unlike size: "loss" weighs the rare ones up, "sampling" repeats
     num_sequences: int = 10000  # moving_mnist: of an epoch
     clips_per_video: int = 1  # predict: clips of a video in an epoch, each from anywhere in it
@@ -222,6 +223,7 @@ class TrainConfig:
         )  # fmt: skip
         _check(self, "seed", self.seed < 2**32, f"at most {2**32 - 1}")
         _check(self, "epsilon", self.epsilon > 0, "a number above 0")
+        _check(self, "read_timeout", self.read_timeout > 0, "seconds, above 0")
         for key in ("flip", "max_bad_samples"):
             _check(self, key, 0 <= getattr(self, key) <= 1, "a share from 0 to 1")
         for key in ("momentum", "beta2", "label_smoothing", "ema"):

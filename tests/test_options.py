@@ -84,6 +84,7 @@ KEYS: dict[str, tuple] = {
     "TRAIN.seg_num": ([], 4),
     "TRAIN.num_reader_threads": ([], 1, "workers"),
     "TRAIN.max_bad_samples": (["TRAIN.filelist=BROKEN"], 1.0, "error"),
+    "TRAIN.read_timeout": ([], 60.0, "timeout"),
     "TRAIN.balance": ([], "sampling"),
     "TRAIN.num_sequences": (PREDICT, 5),
     "TRAIN.clips_per_video": (PREDICT_VIDEOS, 2),
@@ -219,12 +220,13 @@ def look(what, noise, folder, overrides, capsys, monkeypatch):
             return str(error)
     config = load_config(noise / "config.yaml", overrides)
     section = overrides[-1].partition(".")[0].lower() if overrides else "train"
-    if what in ("workers", "batches"):
+    if what in ("workers", "batches", "timeout"):
         if section == "train":
             loader = build.build_train_loader(config, build.read_classes(config))
         else:
             loader = build.build_test_loader(config, section)
-        return loader.num_workers if what == "workers" else len(loader)
+        found = {"workers": loader.num_workers, "batches": len(loader), "timeout": loader.timeout}
+        return found[what]
     if what == "notes":
         return config.notes
     if what == "device":

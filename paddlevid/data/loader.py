@@ -21,13 +21,10 @@ from numpy.typing import NDArray
 
 from paddlevid.data.dataset import Item, ListError
 from paddlevid.data.decode import limit_threads
+from paddlevid.data.faults import LATE, BadSamplesError, Losses, fetch_in_time
 from paddlevid.data.shared_memory import Slot
 
 START_LIMIT = 300  # seconds that a process may take to start; it imports NumPy, PyAV and OpenCV
-
-
-class BadSamplesError(ValueError):
-    """More clips are unreadable than the run allows. The message names some of them."""
 
 
 class Dataset(Protocol):
@@ -58,16 +55,18 @@ class Loader:
     With workers, clips are read by processes of their own that do not import paddle and use one
     thread each; on Linux they hand their clips over in shared memory, elsewhere through pipes. A
     process that dies or takes longer than `timeout` for a clip does not stop the loading: its clip
-    is tried once more by a new process and counts as bad if it fails again. Leaving the iteration
-    early leaves nothing behind but idle workers, which `close` ends.
+    is tried once more by a new process and counts as bad if it fails again. Only when MOST_LOST
+    clips in a row are lost like that, and in one way, loading stops: it is not the clips then.
+    Leaving the iteration early leaves nothing behind but idle workers, which `close` ends.
 
     Args:
-        num_workers: loading processes; 0 = read in this one, when a batch is asked for.
+        num_workers: loading processes; 0 = read in this one, in a thread, when a batch is asked
+            for.
         shuffle: another order in each epoch, by (seed, epoch).
         weights: for each clip; with shuffle, an epoch draws as many clips as there are, with
             replacement and in proportion to them.
         max_bad_samples: the share of unreadable clips above which loading stops.
-        timeout: seconds that a worker may take for one clip.
+        timeout: seconds that a clip may take.
         rank, num_ranks: of several processes that share the clips of each epoch; the batches of all
             of them are together one of batch_size * num_ranks clips, so that the order does not
             depend on their number. The last one is shared out evenly.
@@ -155,7 +154,7 @@ class Loader:
         if item.views is not None:
             self.bad.pop(item.index, None)  # it was bad in an earlier epoch only
             return True
-        self.bad[item.index] = item.problem
+        self.bad.setdefault(item.index, item.problem)
         num_clips = len(self.dataset) / self.num_ranks
         if len(self.bad) > self.max_bad_samples * num_clips + 1e-6:
             reasons = "".join(f"\n  {reason}" for reason in list(self.bad.values())[:5])
@@ -170,7 +169,14 @@ class Loader:
     def _items(self, indices: Iterable[int], epoch: int) -> Iterator[Item]:
         """The items of these indices, in order."""
         if self.num_workers == 0:
-            yield from (self.dataset.fetch(index, epoch) for index in indices)
+            losses = Losses(self.max_bad_samples, self.timeout)
+            for index in indices:
+                item = fetch_in_time(self.dataset.fetch, index, epoch, self.timeout)
+                if item is None:
+                    item = losses.add(index, _name(self.dataset, index), LATE)
+                else:
+                    losses.clear()
+                yield item
             return
         ahead = self.batch_size + 2 * self.num_workers
         coming = iter(indices)
@@ -195,8 +201,15 @@ class Loader:
 
     def _submit(self, index: int, epoch: int) -> Future[Item]:
         if self._pool is None:
-            self._pool = _Pool(self.dataset, self.num_workers, self.timeout)
+            losses = Losses(self.max_bad_samples, self.timeout)
+            self._pool = _Pool(self.dataset, self.num_workers, self.timeout, losses)
         return self._pool.submit(index, epoch)
+
+
+def _name(dataset: Dataset, index: int) -> str:
+    """Of a clip, for messages: its path, where the dataset has paths."""
+    sample = getattr(dataset, "samples", {index: index})[index]
+    return str(getattr(sample, "path", sample))
 
 
 def _collate(items: Sequence[Item], number: int) -> Batch:
@@ -250,7 +263,7 @@ class _Worker:
         if self.slot.handle is not None:
             with contextlib.suppress(OSError):  # it has ended already: `ask` will say so
                 reduction.send_handle(self.pipe, self.slot.handle, self.process.pid)
-        self.is_ready = False
+        self.is_ready = self.is_late = False
 
     def ask(self, index: int, epoch: int, timeout: float) -> Item | str | None:
         """The clip; the text of what `fetch` raised; None when the process died or was too slow."""
@@ -258,9 +271,18 @@ class _Worker:
             if not self.is_ready:
                 self.is_ready = self.pipe.poll(START_LIMIT) and self.pipe.recv()
             self.pipe.send((index, epoch))
-            return self.slot.get(self.pipe.recv_bytes()) if self.pipe.poll(timeout) else None
+            if self.pipe.poll(timeout):
+                return self.slot.get(self.pipe.recv_bytes())
+            self.is_late = True
         except (EOFError, OSError):
-            return None
+            pass  # it died
+        return None
+
+    def way_lost(self) -> int | str:
+        """LATE, or the exit code, where `ask` had no answer."""
+        if not self.is_late:
+            self.process.join(timeout=5)  # its pipe ends a moment before it does
+        return LATE if self.process.exitcode is None else self.process.exitcode
 
     def end(self) -> None:
         self.process.kill()
@@ -297,10 +319,11 @@ def _environment(**variables: str) -> Iterator[None]:
 class _Pool:
     """Workers, and as many threads of this process, each of which waits for a worker."""
 
-    def __init__(self, dataset: Dataset, num_workers: int, timeout: float) -> None:
+    def __init__(self, dataset: Dataset, num_workers: int, timeout: float, losses: Losses) -> None:
         self._dataset = dataset
         self._pickled_dataset = pickle.dumps(dataset)
         self._timeout = timeout
+        self._losses = losses
         self._threads = ThreadPoolExecutor(num_workers, "loader")
         self._lock = threading.Lock()  # of the three below
         self._workers: set[_Worker] = set()
@@ -328,22 +351,23 @@ class _Pool:
             if answer is not None:
                 with self._lock:
                     self._idle.append(worker)
+                self._losses.clear()
                 break
+            way = worker.way_lost()
             self._drop(worker)
+            if way == LATE == self._losses.way:  # as clips just before: do not wait twice
+                break
         if isinstance(answer, str):
             raise RuntimeError(f"a dataset's fetch must not raise, but this one did:\n{answer}")
         if answer is not None:
             return answer
-        if not worker.is_ready:
+        if not worker.is_ready and way != LATE and way >= 0:
             raise RuntimeError(
-                f"a loading process ended at its start (exit code {worker.process.exitcode}; it "
-                "may have said why above); a script that loads needs its code under "
-                "`if __name__ == '__main__':`, and without workers it runs in one process"
+                f"a loading process ended at its start (exit code {way}; it may have said why "
+                "above); a script that loads needs its code under `if __name__ == '__main__':`, "
+                "and without workers it runs in one process"
             )
-        path = getattr(self._dataset, "samples", {index: index})[index]
-        path = getattr(path, "path", path)
-        reason = f"its reader crashed, or took longer than {self._timeout:g} s"
-        return Item(index, problem=f"{path}: {reason}")
+        return self._losses.add(index, _name(self._dataset, index), way)
 
     def _take(self, new: bool) -> _Worker:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and the texts that weights carry with them."""
+"""Files: the cache, files written whole or not at all, and the texts that weights carry."""
 
 import contextlib
 import hashlib
@@ -18,6 +18,11 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     if len(content) > TEXT_LIMIT:
         raise ValueError(f"it has more than {TEXT_LIMIT:,} bytes, and needs no tenth of that")
     return content.decode(encoding).replace("\r\n", "\n")
+
+
+def cache_folder() -> Path:
+    """Where programs are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "paddlevid", "programs")
 
 
 @contextlib.contextmanager

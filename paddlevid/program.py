@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from paddle import nn
 
 from paddlevid import runtime
-from paddlevid.files import sha256_of
+from paddlevid.files import cache_folder, sha256_of
 
 Shapes = Sequence[Sequence[int | None]]
 TENSORRT_ROWS = 64
@@ -167,11 +167,6 @@ def _place(shapes: Shapes, identity: str) -> Path:
     """The folder of a program in the cache."""
     parts = [identity, [list(shape) for shape in shapes], paddle.__version__, _code_digest()]
     return cache_folder() / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-def cache_folder() -> Path:
-    """Where programs are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "paddlevid", "programs")
 
 
 def _tidy(folder: Path) -> None:

@@ -25,6 +25,13 @@ def usable_cores() -> int:
     return max(joblib.cpu_count() // int(os.environ.get("PADDLE_LOCAL_SIZE", 1)), 1)
 
 
+def settings() -> dict[str, str]:
+    """The environment variables that `configure` sets, where the user has not set them."""
+    mkl = {"MKL_DEBUG_CPU_TYPE": "5"} if is_amd_with_avx2(_cpu_description()) else {}
+    # Warnings of Paddle's C++ mean nothing to its users; errors come as exceptions.
+    return {"OMP_NUM_THREADS": str(usable_cores()), **mkl, "GLOG_minloglevel": "2"}
+
+
 def configure() -> None:
     """Set the number of threads and MKL's kernels, where the user has not set them; import paddle.
 
@@ -44,11 +51,8 @@ def configure() -> None:
             "paddlevid.runtime.configure() came after `import paddle`, where it has no effect: "
             "call it first"
         )
-    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
-    if is_amd_with_avx2(_cpu_description()):
-        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
-    # Warnings of Paddle's C++, which mean nothing to its users; errors come as exceptions.
-    os.environ.setdefault("GLOG_minloglevel", "2")
+    for name, value in settings().items():
+        os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", "When training, we now always track global mean")
     messages = io.StringIO()
     try:  # paddle prints warnings about the number of threads and a missing ccache

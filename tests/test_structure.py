@@ -77,6 +77,12 @@ LEVELS = {
     "paddlevid.predictor": 2.55,
     "paddlevid.convert.__main__": 4.0,
     "paddlevid.__main__": 4.0,
+    "paddlevid.doctor": 4.0,
+    "paddlevid.doctor.finding": 4.0,
+    "paddlevid.doctor.lists": 4.1,
+    "paddlevid.doctor.machine": 4.1,
+    "paddlevid.doctor.training": 4.1,
+    "paddlevid.doctor.__main__": 4.2,
     "paddlevid.bench": 4.1,
     "paddlevid.bench.compare": 4.1,
     "paddlevid.bench.files": 4.15,
@@ -95,7 +101,10 @@ DATA_TOOLS_MAY_USE = (
     "paddlevid.config", "paddlevid.flags", "paddlevid.files", "paddlevid.runtime",
     "paddlevid.distributed", "paddlevid.cluster", "paddlevid.pickles",
 )  # fmt: skip
-WITHOUT_PADDLE = ("paddlevid.data", "paddlevid.lists", "paddlevid.plots", "data_tools")
+WITHOUT_PADDLE = (
+    "paddlevid.data", "paddlevid.lists", "paddlevid.plots", "paddlevid.doctor.lists",
+    "paddlevid.doctor.machine", "data_tools",
+)  # fmt: skip
 MODELS_MAY_USE = ("paddlevid.layers", "paddlevid.models")
 OURS = ("paddlevid", "data_tools", "train", "infer")
 

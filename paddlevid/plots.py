@@ -91,6 +91,24 @@ def curve_figure(probabilities: NDArray[np.float32], classes: Sequence[str], k: 
     return figure
 
 
+def memory_figure(curves: dict[str, Sequence[tuple[int, float, float]]]) -> Figure:
+    """Memory of runs: (step, MB in the process, MB in those it started), an axis for each run."""
+    figure = Figure(figsize=(8, 1 + 2 * len(curves)), layout="constrained")
+    for axes, (name, points) in zip(
+        figure.subplots(len(curves), squeeze=False).flat, curves.items(), strict=True
+    ):
+        steps, here, others = zip(*points, strict=True)
+        axes.plot(steps, here, marker=".", label="process")
+        axes.plot(steps, others, marker=".", label="loading processes")
+        axes.set_ylim(bottom=0)
+        axes.set_title(name)
+        axes.set_ylabel("MB")
+        axes.grid(alpha=0.3)
+    axes.set_xlabel("step")
+    axes.legend(frameon=False)
+    return figure
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG."""
     with _said_once_what_is_missing():

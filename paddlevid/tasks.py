@@ -70,6 +70,10 @@ class Task(Protocol):
         """What `conclude` needs of a batch."""
         ...
 
+    def join(self, parts: Sequence) -> object:
+        """What `score` said of several batches, as if it were of one."""
+        ...
+
     def conclude(self, parts: Sequence, num_bad: int) -> Result:
         """The evaluation of all batches; `num_bad` clips could not be read."""
         ...
@@ -141,9 +145,13 @@ class Classification:
         """Logits, labels and indices."""
         return score_views(predictor, batch), batch.labels, batch.indices
 
+    def join(self, parts: Sequence[tuple]) -> tuple[NDArray, NDArray, NDArray]:
+        """Logits, labels and indices, one behind the other."""
+        return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
     def conclude(self, parts: Sequence[tuple], num_bad: int) -> Evaluation:
         """All logits, and their loss."""
-        logits, labels, indices = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        logits, labels, indices = self.join(parts)
         loss = self.loss_fn(paddle.to_tensor(logits), paddle.to_tensor(labels)).item()
         return Evaluation(logits, labels, indices, loss, num_bad)
 
@@ -234,12 +242,16 @@ class FramePrediction:
         sums = {name: compare_frames(frames, truth) for name, frames in predicted.items()}
         return loss * len(batch.labels), sums
 
+    def join(self, parts: Sequence[tuple]) -> tuple[float, dict[str, FrameSums]]:
+        """Sums over the clips of all."""
+        totals = {name: FrameSums.total([sums[name] for _, sums in parts]) for name in parts[0][1]}
+        return sum(loss for loss, _ in parts), totals
+
     def conclude(self, parts: Sequence[tuple], num_bad: int) -> FrameEvaluation:
         """The means over all clips."""
-        totals = {name: FrameSums.total([sums[name] for _, sums in parts]) for name in parts[0][1]}
+        loss, totals = self.join(parts)
         network = totals.pop("network")
-        loss = sum(loss for loss, _ in parts) / network.num_clips
-        return FrameEvaluation(network, loss, num_bad, totals)
+        return FrameEvaluation(network, loss / network.num_clips, num_bad, totals)
 
     def draw_batch(self, batch: Batch) -> Pictures:
         """Eight of its clips."""

@@ -31,6 +31,10 @@ from paddlevid.predictor import Predictor, read_ahead, speed_up_frozen_part
 from paddlevid.tasks import Result, Task
 from paddlevid.weights import describe, load_weights, write_weights
 
+# Of an evaluation: thousands of small arrays that lie between the clips of the batches would keep
+# the memory of these in pieces.
+MOST_PARTS = 64
+
 
 class Interrupted(Exception):
     """Training was stopped by a signal, after its state was saved; args: the checkpoint."""
@@ -113,6 +117,8 @@ def evaluate(
     batches = read_ahead(loader.batches())
     for batch in tqdm(batches, title, len(loader), leave=False, disable=None):
         parts.append(task.score(predictor, batch))
+        if len(parts) == MOST_PARTS:
+            parts = [task.join(parts)]
         stop()
     parts = list(itertools.chain.from_iterable(distributed.gather(parts)))
     if not parts:

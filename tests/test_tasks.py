@@ -192,6 +192,17 @@ def test_batches_of_unlike_size_have_the_figures_of_one_batch(cuts):
             np.testing.assert_allclose(values, other.per_step()[name], rtol=1e-5)
 
 
+def test_parts_that_were_joined_on_the_way_have_the_same_figures():
+    model, clips = tiny(), random_clips(5)
+    task = prediction("mse", with_baselines=True)
+    with paddle.no_grad():
+        parts = [
+            task.score(Predictor(model, "eager"), batch_of(clips[i : i + 1])) for i in range(5)
+        ]
+    joined = task.conclude([task.join(parts[:3]), *parts[3:]], 0)
+    assert joined.figures == task.conclude(parts, 0).figures  # bit for bit
+
+
 def zip_values(one, other):
     assert one.keys() == other.keys() and len(one) == 2
     return [(one[name], other[name]) for name in one]

@@ -344,6 +344,19 @@ def test_an_evaluation_without_any_readable_clip_is_an_error():
         evaluate(Predictor(model, "eager"), loader, task)
 
 
+def test_an_evaluation_holds_few_parts_and_says_the_same(monkeypatch):
+    task, predictor, held = classification(), Predictor(Tiny(), "eager"), []
+    whole = evaluate(predictor, Loader(Clips(23), 2), task)
+    conclude = task.conclude
+    monkeypatch.setattr(task, "conclude", lambda parts, n: held.append(parts) or conclude(parts, n))
+    monkeypatch.setattr("paddlevid.trainer.MOST_PARTS", 4)
+    parted = evaluate(predictor, Loader(Clips(23), 2), task)
+    assert len(held[0]) < 4
+    np.testing.assert_array_equal(parted.logits, whole.logits)
+    np.testing.assert_array_equal(parted.indices, np.arange(23))
+    assert parted.loss == whole.loss
+
+
 def test_an_evaluation_weights_a_small_last_batch_by_its_clips():
     model, task, *_ = parts()
     predictor = Predictor(model, "eager")

@@ -16,13 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import frames_of, write_video
 
-from paddlevid.data.dataset import Item, ListError, Sample, VideoDataset
+from paddlevid.data.dataset import Item, ListError, VideoDataset, read_list
 from paddlevid.data.loader import BadSamplesError, Loader
-from paddlevid.data.sample import SegmentSampler
 from paddlevid.data.shared_memory import Slot
-from paddlevid.data.transform import Compose, Normalize
 
 
 class Clips:
@@ -480,18 +477,6 @@ def test_a_file_that_blocks_is_given_up_and_named(tmp_path, num_workers):
     release(fifo)
 
 
-def test_a_video_that_blocks_is_given_up(tmp_path):
-    fifo = tmp_path / "stalled.avi"
-    os.mkfifo(fifo)
-    video = write_video(tmp_path / "good.avi", frames_of(4))
-    transform = Compose([], Normalize((0.5,) * 3, (0.5,) * 3))
-    samples = [Sample(video, 0), Sample(fifo, 0)]
-    dataset = VideoDataset(samples, SegmentSampler(2), transform)
-    with Loader(dataset, 1, num_workers=1, max_bad_samples=0.5, timeout=1) as loader:
-        assert read_all(loader) == [0]
-        assert loader.bad[1].startswith(f"{fifo}: was not read within 1 s")
-
-
 # --- when every clip is lost ----------------------------------------------------------------------
 
 
@@ -759,3 +744,16 @@ def test_the_ranks_share_the_batches_of_one_process(num_clips, shuffle):
         assert 0 <= len(shares[0]) - len(shares[1]) <= 1
     for loader, batches in zip(ranks, found, strict=True):
         assert list(loader.indices(1)) == list(np.concatenate([*batches.values(), []]))
+
+
+def test_workers_get_the_lines_of_a_list_one_by_one(tmp_path):
+    """A list of millions would be held by each of them otherwise."""
+    names = [f"{number}.avi" for number in range(5)]
+    (tmp_path / "a.list").write_text("".join(f"{name} 0\n" for name in names))
+    data = VideoDataset(read_list(tmp_path / "a.list"), None, None)
+    with Loader(data, 2, num_workers=2, max_bad_samples=1) as loader:
+        assert list(loader.batches()) == []
+        assert [Path(loader.bad[i].partition(":")[0]).name for i in range(5)] == names
+        pickled = loader._pool._pickled_dataset
+    assert b".avi" not in pickled
+    assert len(data.samples) == 5

@@ -1,6 +1,7 @@
 """Loading: a dataset -> batches, read ahead by other processes that can fail without harm."""
 
 import contextlib
+import copy
 import multiprocessing
 import os
 import pickle
@@ -19,7 +20,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from paddlevid.data.dataset import Item, ListError
+from paddlevid.data.dataset import Item, ListError, Sample, SampleList
 from paddlevid.data.decode import limit_threads
 from paddlevid.data.faults import LATE, BadSamplesError, Losses, fetch_in_time
 from paddlevid.data.shared_memory import Slot
@@ -265,12 +266,14 @@ class _Worker:
                 reduction.send_handle(self.pipe, self.slot.handle, self.process.pid)
         self.is_ready = self.is_late = False
 
-    def ask(self, index: int, epoch: int, timeout: float) -> Item | str | None:
+    def ask(
+        self, index: int, epoch: int, sample: Sample | None, timeout: float
+    ) -> Item | str | None:
         """The clip; the text of what `fetch` raised; None when the process died or was too slow."""
         try:
             if not self.is_ready:
                 self.is_ready = self.pipe.poll(START_LIMIT) and self.pipe.recv()
-            self.pipe.send((index, epoch))
+            self.pipe.send((index, epoch, sample))
             if self.pipe.poll(timeout):
                 return self.slot.get(self.pipe.recv_bytes())
             self.is_late = True
@@ -321,6 +324,11 @@ class _Pool:
 
     def __init__(self, dataset: Dataset, num_workers: int, timeout: float, losses: Losses) -> None:
         self._dataset = dataset
+        self._samples: SampleList | None = None
+        if isinstance(getattr(dataset, "samples", None), SampleList):
+            # Each of the processes would hold the whole list: the samples go to them one by one.
+            self._samples, dataset = dataset.samples, copy.copy(dataset)
+            dataset.samples = {}
         self._pickled_dataset = pickle.dumps(dataset)
         self._timeout = timeout
         self._losses = losses
@@ -347,7 +355,8 @@ class _Pool:
     def _read(self, index: int, epoch: int) -> Item:
         for is_second_try in (False, True):
             worker = self._take(new=is_second_try)
-            answer = worker.ask(index, epoch, self._timeout)
+            sample = self._samples[index] if self._samples else None
+            answer = worker.ask(index, epoch, sample, self._timeout)
             if answer is not None:
                 with self._lock:
                     self._idle.append(worker)
@@ -391,7 +400,10 @@ class _Pool:
 
 
 def _work(pipe: Connection, pickled_dataset: bytes, has_memory: bool) -> None:
-    """Answer each (index, epoch) with its clip, until the other end closes."""
+    """Answer each (index, epoch, sample) with its clip, until the other end closes.
+
+    A sample that is None is in the dataset.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limit_threads(1)
@@ -400,7 +412,9 @@ def _work(pipe: Connection, pickled_dataset: bytes, has_memory: bool) -> None:
         slot = Slot(reduction.recv_handle(pipe) if has_memory else None)
         pipe.send(True)
         while True:
-            index, epoch = pipe.recv()
+            index, epoch, sample = pipe.recv()
+            if sample is not None:
+                dataset.samples = {index: sample}
             try:
                 answer = slot.put(dataset.fetch(index, epoch))
             except Exception:  # also of a clip that cannot be pickled

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from paddlevid.data.split import source_video
 from paddlevid.doctor.finding import Finding, ok, warning, wrong
 
 SECTIONS = ("train", "valid", "test", "infer")
+MOST_LINES = 200_000  # of a list that are looked at; of a longer list, so many at random
 MOST_FILES = 5000  # of a list that are looked for; of a longer list, so many at random
 MOST_PICKLES = 200  # that are opened for their labels
+_NONE = np.iinfo(np.int64).min
 UNLIKE = 10  # times as many clips in the largest class as in the smallest, from which on it matters
 
 
@@ -42,13 +44,20 @@ _BENCHMARKS = (
 
 @dataclass(frozen=True)
 class _List:
-    """A list of the config, as far as it is compared with the others."""
+    """A list of the config, as far as it is needed in numbers: a list may have millions of lines.
+
+    Of each line: hashes of the path, and of the source video (0 where the name tells none), the
+    label (_NONE where it has none), and whether it is a .pkl, which has its label inside.
+    """
 
     section: str
     file: str
     samples: Sequence[Sample]
-    clips: NDArray[np.int64]  # (N,) hashes of paths
-    sources: NDArray[np.int64]  # (N,) hashes of source videos, 0 where the name tells none
+    clips: NDArray[np.int64]  # (N,)
+    sources: NDArray[np.int64]  # (N,)
+    labels: NDArray[np.int64]  # (N,)
+    pickled: NDArray[np.bool_]  # (N,)
+    folders: Counter[str]  # lines in each folder
     benchmark: _Benchmark | None
 
 
@@ -67,6 +76,11 @@ def check_lists(config: Config) -> Iterator[Finding]:
             continue
         try:
             samples = read_list(file)
+            length = f"{len(samples):,} clips"
+            if len(samples) > MOST_LINES:
+                chosen = some(np.arange(len(samples)), MOST_LINES)
+                samples = [samples[i] for i in chosen.tolist()]
+                length += f"; what follows is of {MOST_LINES:,} lines, taken at random"
             check_format(samples, config.model.format)
         except ListError as error:
             yield wrong(
@@ -74,13 +88,13 @@ def check_lists(config: Config) -> Iterator[Finding]:
                 "data_tools/data_list_gener.py, and train.py --data FOLDER, make lists",
             )
             continue
-        named = _named(section, file, samples)
-        read.append(named)
-        yield ok(f"{section.upper()}.filelist {file}: {len(samples):,} clips")
+        one = _in_numbers(section, file, samples)
+        read.append(one)
+        yield ok(f"{section.upper()}.filelist {file}: {length}")
         yield from _check_files(section, samples, config)
-        yield from _check_duplicates(named)
+        yield from _check_duplicates(one)
         if config.model.task == "classify" and section != "infer":
-            yield from _check_labels(section, samples, config)
+            yield from _check_labels(one, config.model.num_classes, bool(config.train.balance))
     yield from _check_sides([one for one in read if one.section != "infer"])
     yield from _check_benchmark([one for one in read if one.section != "infer"], config)
 
@@ -114,26 +128,31 @@ def _source_of(path: Path, name: str) -> int:
     return 0 if source == f"{class_name}/{name}" else hash(source)
 
 
-def _named(section: str, file: str, samples: Sequence[Sample]) -> _List:
-    clips = np.empty(len(samples), np.int64)
-    sources = np.zeros(len(samples), np.int64)
-    counts = {one.name: 0 for one in _BENCHMARKS}
+def _in_numbers(section: str, file: str, samples: Sequence[Sample]) -> _List:
+    clips, sources, labels = (np.zeros(len(samples), np.int64) for _ in range(3))
+    pickled = np.zeros(len(samples), bool)
+    found, folders = Counter(), Counter()
     for number, sample in enumerate(samples):
         name = _clip_name(sample.path)
         clips[number] = hash(os.path.abspath(sample.path))
+        labels[number] = _NONE if sample.label is None else sample.label
+        pickled[number] = is_pickled(sample.path)
+        folders[sample.path.parent.name] += 1
         for benchmark in _BENCHMARKS:
             if benchmark.pattern.fullmatch(name):
-                counts[benchmark.name] += 1
+                found[benchmark.name] += 1
                 sources[number] = _source_of(sample.path, name)
                 break
-    evident = (one for one in _BENCHMARKS if counts[one.name] >= 0.9 * len(samples))
-    file = os.path.abspath(file)
-    return _List(section, file, samples, clips, sources, next(evident, None))
+    evident = (one for one in _BENCHMARKS if found[one.name] >= 0.9 * len(samples))
+    return _List(
+        section, os.path.abspath(file), samples, clips, sources, labels, pickled, folders,
+        next(evident, None),
+    )  # fmt: skip
 
 
 def _check_files(section: str, samples: Sequence[Sample], config: Config) -> Iterator[Finding]:
     """Whether the files are there, all or a sample of them."""
-    looked = some(samples, MOST_FILES)
+    looked = [samples[i] for i in some(np.arange(len(samples)), MOST_FILES).tolist()]
     missing = [sample for sample in looked if not os.path.exists(sample.path)]
     at_random = " taken at random" if len(looked) < len(samples) else ""
     if not missing:
@@ -157,66 +176,62 @@ def _check_files(section: str, samples: Sequence[Sample], config: Config) -> Ite
         yield warning(text, "data_tools/check_videos.py LIST writes a list without them")
 
 
-def some(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
-    """All of the samples, or so many of them at random, the same in each call."""
-    if len(samples) <= most:
-        return samples
-    chosen = np.random.default_rng(0).choice(len(samples), most, replace=False)
-    return [samples[int(number)] for number in np.sort(chosen)]
+def some(numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """All of the numbers, or so many of them at random, the same in each call."""
+    if len(numbers) <= most:
+        return numbers
+    return np.sort(np.random.default_rng(0).choice(numbers, most, replace=False))
 
 
-def _check_duplicates(named: _List) -> Iterator[Finding]:
+def _check_duplicates(one: _List) -> Iterator[Finding]:
     """Whether a clip is in a list twice."""
-    _, first, counts = np.unique(named.clips, return_index=True, return_counts=True)
+    _, first, counts = np.unique(one.clips, return_index=True, return_counts=True)
     again = first[counts > 1]
     if len(again):
-        sample = named.samples[int(again.min())]
+        sample = one.samples[int(again.min())]
         yield warning(
-            f"{named.section.upper()}: {len(again):,} clips are in it more than once, first "
+            f"{one.section.upper()}: {len(again):,} clips are in it more than once, first "
             f"{sample.path} ({sample.place})",
             "sort -u LIST, unless they are to count more than the others (see TRAIN.balance)",
         )
 
 
-def _check_labels(section: str, samples: Sequence[Sample], config: Config) -> Iterator[Finding]:
+def _check_labels(one: _List, num_classes: int, is_balanced: bool) -> Iterator[Finding]:
     """Whether labels are from 0 to K - 1, and how many clips the classes have."""
-    name, num_classes = section.upper(), config.model.num_classes
-    inside = [sample for sample in samples if sample.label is None]
-    unlabelled = [sample for sample in inside if not is_pickled(sample.path)]
-    if unlabelled:
+    name, samples = one.section.upper(), one.samples
+    has_label = one.labels != _NONE
+    lacking = np.flatnonzero(~has_label & ~one.pickled)
+    if len(lacking):
+        first = samples[int(lacking[0])]
         yield wrong(
-            f"{name}: {len(unlabelled):,} lines have no label, first {unlabelled[0].place}",
+            f"{name}: {len(lacking):,} lines have no label, first {first.place}",
             "write `path label` on each line",
         )
-    labelled = [(sample, sample.label) for sample in samples if sample.label is not None]
-    counts = Counter({label: 0 for label in range(num_classes)})
-    counts.update(label for _, label in labelled)
-    opened = _open_pickles([sample for sample in inside if is_pickled(sample.path)])
-    labelled += opened
-    outside = [(sample, k) for sample, k in labelled if not 0 <= k < num_classes]
-    if outside:
-        sample, label = outside[0]
+    labels = one.labels.copy()
+    for number in some(np.flatnonzero(~has_label & one.pickled), MOST_PICKLES).tolist():
+        with contextlib.suppress(DecodeError):  # a bad clip: reading a batch tells of it
+            labels[number] = read_pickled_clip(samples[number].path).label
+    known = labels != _NONE
+    outside = np.flatnonzero(known & ((labels < 0) | (labels >= num_classes)))
+    if len(outside):
+        first = samples[int(outside[0])]
         yield wrong(
-            f"{name}: {len(outside):,} labels are outside 0 .. {num_classes - 1}, first {label} "
-            f"({sample.place})",
-            f"set MODEL.num_classes = {max(k for _, k in labelled) + 1}, or count labels from 0",
+            f"{name}: {len(outside):,} labels are outside 0 .. {num_classes - 1}, first "
+            f"{labels[outside[0]]} ({first.place})",
+            f"set MODEL.num_classes = {labels[known].max() + 1}, or count labels from 0",
         )
-    if opened:
-        yield ok(f"{name}: labels are in the .pkl files; {len(opened):,} of these were opened")
-        counts = Counter(sample.path.parent.name for sample in samples)
-    yield from _check_counts(section, counts, config)
+    if num_opened := np.count_nonzero(known & ~has_label):
+        yield ok(f"{name}: labels are in the .pkl files; {num_opened:,} of these were opened")
+        counts = one.folders
+    else:
+        inside = labels[(labels >= 0) & (labels < num_classes)]
+        counts = dict(enumerate(np.bincount(inside, minlength=num_classes).tolist()))
+    yield from _check_counts(one.section, counts, is_balanced)
 
 
-def _open_pickles(samples: Sequence[Sample]) -> list[tuple[Sample, int]]:
-    """The labels inside of some .pkl clips; those that cannot be read are told of elsewhere."""
-    found = []
-    for sample in some(samples, MOST_PICKLES):
-        with contextlib.suppress(DecodeError):
-            found.append((sample, read_pickled_clip(sample.path).label))
-    return found
-
-
-def _check_counts(section: str, counts: Counter, config: Config) -> Iterator[Finding]:
+def _check_counts(
+    section: str, counts: Mapping[int | str, int], is_balanced: bool
+) -> Iterator[Finding]:
     """Classes without clips, and of unlike size; `counts` by label, or by folder."""
     empty = [str(name) for name, count in counts.items() if not count]
     name = section.upper()
@@ -233,7 +248,7 @@ def _check_counts(section: str, counts: Counter, config: Config) -> Iterator[Fin
     if not present:
         return
     yield ok(f"{name}: {len(present)} classes of {min(present):,} to {max(present):,} clips")
-    if section == "train" and max(present) >= UNLIKE * min(present) and not config.train.balance:
+    if section == "train" and max(present) >= UNLIKE * min(present) and not is_balanced:
         yield warning(
             "TRAIN: the classes are of very unlike size, so rare ones are hardly learnt",
             "set TRAIN.balance = 'loss' or 'sampling'",

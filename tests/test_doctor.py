@@ -96,6 +96,7 @@ def fake_paddle(tmp_path, monkeypatch):
             "numpy.core",
             "pip install 'numpy<2'",
         ),
+        ("raise ImportError(\"No module named 'joblib'\")", "'joblib'", "a library is missing"),
         ("import os; os.kill(os.getpid(), 4)", "lacks an instruction", "it needs AVX"),
         ("import os; os.kill(os.getpid(), 9)", "it ended with exit code -9", "pip install"),
         ("raise SystemExit(0)", "it ended with exit code 0", "pip install"),

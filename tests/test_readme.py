@@ -42,6 +42,7 @@ LIGHT = {
     "data_tools/extract_features.py": ["--frames", "uniform:2", "--size", "75", "75"],
     "paddlevid": ["tsn_r18"],
     "paddlevid.convert": ["--overwrite"],
+    "paddlevid.doctor": [],
     "paddlevid.bench": ["--steps", "1", "--size", "32", "--clips", "2"],
 }
 # What is added to the training of a published network.

@@ -122,7 +122,9 @@ def _explain_import(code: int, last_line: list[str]) -> Finding:
             "pip install -r requirements.txt, or requirements-gpu.txt for a GPU",
         )
     advice = "pip install --force-reinstall paddlepaddle, or paddlepaddle-gpu for a GPU"
-    if "numpy" in reason.lower():
+    if "No module named" in reason:
+        advice = "pip install -r requirements.txt: a library is missing that is needed before it"
+    elif "numpy" in reason.lower():
         advice = "paddlepaddle 2.6 needs NumPy 1: pip install 'numpy<2'"
     return wrong(f"Paddle cannot be imported: {reason}", advice)
 

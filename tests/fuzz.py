@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CLIPS = ROOT.parent / "shared" / "clips"
 SECONDS = 10.0  # of computing that a case may take
-WAIT = 30.0  # seconds on the clock after which it hangs: the machine may do other things, too
+WAIT = 60.0  # seconds on the clock after which it hangs: the machine may do other things, too
 BYTES = 1 << 30  # of memory above what the process has before the first case
 NO_CASE = "nothing"
 

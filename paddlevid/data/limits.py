@@ -36,7 +36,7 @@ class Limit:
 
 
 FRAME_PIXELS = Limit("PADDLEVID_MAX_FRAME_PIXELS", 1 << 25, "pixels")  # 8K has 7680 x 4320
-FRAMES = Limit("PADDLEVID_MAX_FRAMES", 1_000_000, "frames")  # of a file or folder; 9 h at 30 a s
+FRAMES = Limit("PADDLEVID_MAX_FRAMES", 500_000, "frames")  # of a file or folder; 4.6 h at 30 a s
 CLIP_BYTES = Limit("PADDLEVID_MAX_CLIP_BYTES", 1 << 29, "bytes")  # of frames that are held at once
 
 

@@ -3,6 +3,7 @@
 `trainer.fit` and `trainer.evaluate` run any of them.
 """
 
+import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -167,8 +168,9 @@ class Classification:
 
     def draw_result(self, result: Evaluation) -> Pictures:
         """The confusion matrix."""
-        figure = plots.confusion_figure(result.confusion, self.classes)
-        return {"confusion": plots.to_array(figure)}
+        picture = plots.to_array(plots.confusion_figure(result.confusion, self.classes))
+        gc.collect()  # of figures, which are full of cycles, dozens would stay
+        return {"confusion": picture}
 
 
 class FramePrediction:
@@ -283,4 +285,6 @@ class FramePrediction:
 
     def draw_result(self, result: FrameEvaluation) -> Pictures:
         """The figures for each step into the future."""
-        return {"steps": plots.to_array(plots.steps_figure({"network": result.sums.per_step()}))}
+        picture = plots.to_array(plots.steps_figure({"network": result.sums.per_step()}))
+        gc.collect()  # as of any figure
+        return {"steps": picture}

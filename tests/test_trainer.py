@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import gc
 import os
 import signal
 import threading
@@ -7,6 +8,7 @@ import threading
 import numpy as np
 import paddle
 import pytest
+from matplotlib.figure import Figure
 from paddle import nn
 
 from paddlevid.checkpoint import load_checkpoint
@@ -14,6 +16,7 @@ from paddlevid.data.dataset import Item
 from paddlevid.data.loader import BadSamplesError, Batch, Loader
 from paddlevid.data.mix import Mix
 from paddlevid.losses import CrossEntropy
+from paddlevid.metrics import Evaluation
 from paddlevid.optim import Schedule, WeightAverage, create_optimizer, group_parameters
 from paddlevid.predictor import Predictor
 from paddlevid.tasks import Classification
@@ -355,6 +358,19 @@ def test_an_evaluation_holds_few_parts_and_says_the_same(monkeypatch):
     np.testing.assert_array_equal(parted.logits, whole.logits)
     np.testing.assert_array_equal(parted.indices, np.arange(23))
     assert parted.loss == whole.loss
+
+
+def test_a_picture_of_an_evaluation_leaves_no_figure_behind():
+    names = [str(k) for k in range(3)]
+    task = Classification(paddle.nn.CrossEntropyLoss(), names)
+    result = Evaluation(np.eye(3, dtype=np.float32), np.arange(3), np.arange(3), 0.5, 0)
+    gc.collect()
+    gc.disable()
+    try:
+        assert task.draw_result(result)["confusion"].shape[2] == 3
+        assert not any(isinstance(thing, Figure) for thing in gc.get_objects())
+    finally:
+        gc.enable()
 
 
 def test_an_evaluation_weights_a_small_last_batch_by_its_clips():

@@ -71,8 +71,10 @@ class _Counted:
 
     def batches(self, *words: int) -> Iterator[Batch]:
         for batch in self._loader.batches(*words):
-            yield batch
-            self._meter.count()
+            try:
+                yield batch
+            finally:  # the step is made, also when no other batch is asked for
+                self._meter.count()
 
 
 def bench_soak(args: argparse.Namespace) -> dict[str, object]:

@@ -117,8 +117,9 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
 
 
 def kept_files(folder: Path) -> list[Path]:
-    """The weights and checkpoints of the run in a folder."""
-    return [*folder.glob("best.*"), *folder.glob("checkpoints/*.ckpt")]
+    """The weights and checkpoints of the run in a folder, less that of before its first step."""
+    trained = sorted(folder.glob("checkpoints/*.ckpt"))
+    return [*folder.glob("best.*"), *(file for file in trained if file.stem != "step_00000000")]
 
 
 def claim_folder(folder: Path, config: Config, resume: bool) -> None:

@@ -80,7 +80,9 @@ def test_going_on_behind_a_damaged_one_keeps_the_new_work(tmp_path):
 
 
 def test_without_any_there_is_nothing_to_resume_from(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint to resume from in .*none: start anew$"):
+    with pytest.raises(
+        FileNotFoundError, match="there is no checkpoint to resume from in .*none: start anew$"
+    ):
         load_checkpoint(tmp_path / "none")
     (tmp_path / "step_00000001.ckpt").write_bytes(b"")
     message = r"no checkpoint to resume from in .*\n  .*step_00000001.ckpt is damaged"

@@ -51,7 +51,8 @@ def test_each_soak_makes_its_steps_and_prints_the_curve(of, workers, monkeypatch
     assert steps == (0, 1, 2, 3, 4, 5, 6)
     assert here[0] == result[of]["start_mb"] > 50
     if of != "stream":
-        assert (max(others) > 10) == (workers == "1")
+        # other tests may have left processes, such as multiprocessing's tracker
+        assert (max(others) - others[0] > 10) == (workers == "1")
 
 
 def test_all_soaks_run_in_processes_of_their_own_and_are_drawn(monkeypatch, tmp_path, capsys):

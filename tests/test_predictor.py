@@ -265,7 +265,8 @@ def test_a_frozen_part_becomes_a_program_that_says_the_same():
     frames = paddle.randn([2, 3, 32, 32])
     with paddle.no_grad():
         expected = model.frozen_part()(frames).numpy()
-    np.testing.assert_allclose(model.run_frozen(frames).numpy(), expected, rtol=1e-4, atol=1e-5)
+    error = np.abs(model.run_frozen(frames).numpy() - expected).max()
+    assert error <= 1e-5 * np.abs(expected).max()
     assert model.run_frozen(frames).stop_gradient
     assert model.training
 

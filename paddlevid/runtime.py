@@ -74,7 +74,7 @@ def keep_freed_memory() -> None:
     """Have glibc keep what training frees for the next step, where the user has not set malloc.
 
     It would map and unmap each large array anew, and the system would clear its pages each time:
-    about a tenth of a training step on a CPU, for a tenth more memory.
+    about a tenth of a training step on a CPU, for up to a fifth more memory.
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return

@@ -22,7 +22,7 @@ def save_checkpoint(folder: Path, step: int, state: dict, keep: int) -> Path:
     """Write `state` (arrays, tensors, plain values) as the newest of `keep` checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step_{step:08d}.ckpt"
-    with whole_file(path) as partial, open(partial, "wb") as file:
+    with whole_file(path, durable=True) as partial, open(partial, "wb") as file:
         summed = _Summed(file)
         pickle.dump(_to_numpy(state), summed, protocol=4)
         file.write(summed.digest.digest())

@@ -26,25 +26,30 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
     """A name beside `path` to write to, which takes its place at the end.
 
     Where the writing fails, what was at `path` before stays, and nothing is left beside it.
+    `durable`: also where the power fails, for which the disk is waited for.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())  # a name must not get to the disk before what it names
+        if durable:  # a name must not get to the disk before what it names
+            _wait_for_disk(partial, os.O_RDWR)
         os.replace(partial, path)
-        if os.name == "posix":
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        if durable and os.name == "posix":
+            _wait_for_disk(path.parent, os.O_RDONLY)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _wait_for_disk(path: Path, flags: int) -> None:
+    file = os.open(path, flags)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def write_whole(path: Path, text: str) -> None:

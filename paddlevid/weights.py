@@ -168,7 +168,7 @@ def write_weights(path: Path, model: nn.Layer, metadata: Mapping[str, str] | Non
     .safetensors takes texts along with them, .pdparams does not.
     """
     state = model.state_dict()
-    with whole_file(path) as partial:
+    with whole_file(path, durable=True) as partial:
         if path.suffix == ".safetensors":
             arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in state.items()}
             partial.write_bytes(

@@ -451,20 +451,19 @@ def avi_of_one_frame(path: Path) -> None:
 
 @crafted("video", "many.avi")
 def avi_of_millions_of_empty_chunks(path: Path) -> None:
-    _encode(path, 48, 64)
-    content = path.read_bytes()
-    at = content.index(b"movi") + 4
-    chunks = b"00dc\0\0\0\0" * 3_000_000
-    path.write_bytes(content[:at] + chunks + content[at:])
-    _patch(path, b"movi", -4, "<I", len(chunks) + 4)
+    _avi_of_chunks(path, b"00dc\0\0\0\0")
 
 
 @crafted("video", "many.avi")
 def avi_of_millions_of_tiny_frames(path: Path) -> None:
+    _avi_of_chunks(path, b"00dc\2\0\0\0\xff\xd8")
+
+
+def _avi_of_chunks(path: Path, chunk: bytes) -> None:
     _encode(path, 48, 64)
     content = path.read_bytes()
     at = content.index(b"movi") + 4
-    chunks = b"00dc\2\0\0\0\xff\xd8" * 3_000_000
+    chunks = chunk * 3_000_000
     path.write_bytes(content[:at] + chunks + content[at:])
     _patch(path, b"movi", -4, "<I", len(chunks) + 4)
 

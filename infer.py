@@ -205,7 +205,7 @@ def evaluate(
 
     with build.build_test_loader(config, args.split) as loader:
         evaluation = trainer.evaluate(predictor, loader, build.build_task(config, classes))
-        bad = list(chain(*distributed.gather(list(loader.bad.values()))))
+        bad = distributed.gather_all(list(loader.bad.values()))
     if distributed.rank() != 0:
         return 0
     summary, table = evaluation.summary(), evaluation.class_table(classes)
@@ -263,9 +263,9 @@ def predict(
     with contextlib.ExitStack() as opened:
         loader = opened.enter_context(build.build_reader(config, reader, samples, labelled=False))
         predicted: Iterable[Prediction] = predict(predictor, loader, args.curve is not None)
-        if distributed.is_launched():
+        if runtime.is_launched():
             own = tqdm(predicted, "predicting", leave=False, disable=None)
-            found = chain(*distributed.gather(list(zip(loader.indices(), own, strict=True))))
+            found = distributed.gather_all(list(zip(loader.indices(), own, strict=True)))
             predicted = [result for _, result in sorted(found, key=lambda pair: pair[0])]
             if distributed.rank() != 0:
                 return 0
@@ -326,7 +326,7 @@ def predict_frames(
             plots.save_image(plots.prediction_strip(past[0], None, frames), Path(f"{stem}.png"))
             write_mp4(Path(f"{stem}.mp4"), plots.prediction_film(past[0], None, frames))
             tqdm.write(f"{readable(path)}: {steps} frames in {readable(stem)}.npy, .png and .mp4")
-        problems += chain(*distributed.gather(list(loader.bad.values())))
+        problems += distributed.gather_all(list(loader.bad.values()))
     if distributed.rank() != 0:
         return 0
     for problem in problems:
@@ -350,7 +350,7 @@ def evaluate_frames(
     task.with_baselines = True
     with build.build_test_loader(config, args.split) as loader:
         evaluation = trainer.evaluate(predictor, loader, task)
-        bad = list(chain(*distributed.gather(list(loader.bad.values()))))
+        bad = distributed.gather_all(list(loader.bad.values()))
         if distributed.rank() != 0:
             return 0
         first = next(loader.batches())
@@ -396,11 +396,11 @@ def stream(
     classes: list[str],
 ) -> int:
     """Predict videos, cameras or addresses while they run: -> exit code, 1 when one broke off."""
-    from paddlevid import build, distributed
+    from paddlevid import build
     from paddlevid.data.live import LiveSource
     from paddlevid.models import MoViNetStream
 
-    if distributed.is_launched():
+    if runtime.is_launched():
         raise ConfigError("--stream runs in one process: start it without paddle's launcher")
     reader: ReaderConfig = config.infer
     if reader.crops > 1 or reader.num_clips > 1:

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import os
 import sys
 from pathlib import Path
 
@@ -118,7 +117,7 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
 
 def kept_files(folder: Path) -> list[Path]:
     """The weights and checkpoints of the run in a folder, less that of before its first step."""
-    trained = sorted(folder.glob("checkpoints/*.ckpt"))
+    trained = folder.glob("checkpoints/*.ckpt")
     return [*folder.glob("best.*"), *(file for file in trained if file.stem != "step_00000000")]
 
 
@@ -181,8 +180,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
 def train(args: argparse.Namespace) -> int:
     """Build what the config says and fit it: -> exit code."""
-    is_alone = int(os.environ.get("PADDLE_TRAINERS_NUM", 1)) == 1
-    if is_alone:
+    if not runtime.is_launched():
         config = read_config(args)
     runtime.configure()
     runtime.keep_freed_memory()
@@ -191,7 +189,7 @@ def train(args: argparse.Namespace) -> int:
     from paddlevid.checkpoint import load_checkpoint
     from paddlevid.weights import load_weights
 
-    if not is_alone:
+    if runtime.is_launched():
         distributed.join()
         config = distributed.on_first(lambda: read_config(args))
     print(build.choose_device(config, args.device))
@@ -221,7 +219,7 @@ def train(args: argparse.Namespace) -> int:
             train_loader = build.cache_features(config, model, train_loader)
             if valid_loader:
                 valid_loader = build.cache_features(config, model, valid_loader)
-        if not is_alone:
+        if runtime.is_launched():
             print(build.describe_steps(config))
         num_trained = sum(p.size for p in model.parameters() if not p.stop_gradient)
         named = f"{len(classes)} classes, " if classes else ""

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong list answer at once.
     from paddlevid import distributed
-    from paddlevid.features import Clip, extract
+    from paddlevid.features import Clip
 
     distributed.join()
 
@@ -140,15 +140,12 @@ def run(args: argparse.Namespace) -> int:
             parallel = opened.enter_context(open_workers(-1, args.cluster))
             problems = itertools.chain.from_iterable(parallel(cluster_jobs(missing, args)))
         else:
-            done = extract(
-                missing, extractor, args.frames, batch_size=args.batch_size, dtype=args.dtype
-            )
-            problems = (problem for _, problem in done)
+            problems = problems_of(missing, extractor, args)
         for problem in tqdm(problems, total=len(missing), unit="clip", disable=None):
             if problem:
                 bad.append(problem)
                 tqdm.write(f"left out: {problem}", file=sys.stderr)
-    bad = list(itertools.chain(*distributed.gather(bad)))
+    bad = distributed.gather_all(bad)
     if distributed.rank() != 0:
         return 0
     for list_file, samples in lists.items():
@@ -170,8 +167,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_extractor(args: argparse.Namespace) -> "Extractor":  # noqa: F821
-    """The trunk, as the command line says; paddle is imported here."""
-    runtime.configure()
+    """The trunk, as the command line says; `runtime.configure` comes before."""
     from paddlevid.features import Extractor, load_trunk
 
     trunk = load_trunk(args.model, args.weights)
@@ -196,12 +192,22 @@ def cluster_jobs(clips: Sequence["Clip"], args: argparse.Namespace) -> list:  # 
 
 def extract_part(pairs: Sequence[tuple[Sample, Path]], args: argparse.Namespace) -> list[str]:
     """Extract clips in a process of a cluster, which may not have paddle yet: -> what is wrong."""
-    extractor = make_extractor(args)
-    from paddlevid.features import Clip, extract
+    runtime.configure()
+    from paddlevid.features import Clip
 
-    clips = [Clip(*pair) for pair in pairs]
-    done = extract(clips, extractor, args.frames, batch_size=args.batch_size, dtype=args.dtype)
-    return [problem for _, problem in done]
+    return list(problems_of([Clip(*pair) for pair in pairs], make_extractor(args), args))
+
+
+def problems_of(
+    clips: Sequence["Clip"],  # noqa: F821
+    extractor: "Extractor",  # noqa: F821
+    args: argparse.Namespace,
+) -> Iterator[str]:
+    """Extract clips: what is wrong with each, or ""."""
+    from paddlevid.features import extract
+
+    options = {"batch_size": args.batch_size, "dtype": args.dtype}
+    return (problem for _, problem in extract(clips, extractor, args.frames, **options))
 
 
 def claim(target: Path, manifest: Manifest) -> None:

@@ -5,7 +5,6 @@ In a process of its own, everything here does nothing: there is one rank, 0. The
 """
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -13,14 +12,11 @@ import paddle
 import paddle.distributed as dist
 from paddle import Tensor, nn
 
+from paddlevid.runtime import is_launched
+
 BUCKET_BYTES = 64 << 20  # of gradients that travel together
 
 Thing = TypeVar("Thing")
-
-
-def is_launched() -> bool:
-    """Whether this process is one of several."""
-    return int(os.environ.get("PADDLE_TRAINERS_NUM", 1)) > 1
 
 
 def join() -> None:
@@ -46,6 +42,11 @@ def gather(thing: Thing) -> list[Thing]:
     things: list[Thing] = []
     dist.all_gather_object(things, thing)
     return things
+
+
+def gather_all(things: Sequence[Thing]) -> list[Thing]:
+    """What the lists of all ranks hold, one behind the other; together."""
+    return list(itertools.chain.from_iterable(gather(things)))
 
 
 def on_first(action: Callable[[], Thing]) -> Thing:

@@ -25,6 +25,11 @@ def usable_cores() -> int:
     return max(joblib.cpu_count() // int(os.environ.get("PADDLE_LOCAL_SIZE", 1)), 1)
 
 
+def is_launched() -> bool:
+    """Whether this process is one of several of `paddle.distributed.launch`."""
+    return int(os.environ.get("PADDLE_TRAINERS_NUM", 1)) > 1
+
+
 def settings() -> dict[str, str]:
     """The environment variables that `configure` sets, where the user has not set them."""
     mkl = {"MKL_DEBUG_CPU_TYPE": "5"} if is_amd_with_avx2(_cpu_description()) else {}

@@ -1,7 +1,6 @@
 """Training: loaders, a network and an optimiser -> weights, checkpoints and figures in a folder."""
 
 import contextlib
-import itertools
 import math
 import signal
 import sys
@@ -28,6 +27,7 @@ from paddlevid.dashboard import Dashboard
 from paddlevid.data.loader import Batch, Loader
 from paddlevid.optim import Schedule, WeightAverage, clip_gradients
 from paddlevid.predictor import Predictor, read_ahead, speed_up_frozen_part
+from paddlevid.runtime import is_launched
 from paddlevid.tasks import Result, Task
 from paddlevid.weights import describe, load_weights, write_weights
 
@@ -79,6 +79,8 @@ def train_step(
     num_clips = sum(len(batch.labels) for batch in batches)
     all_clips = sum(distributed.gather(num_clips))
     result = StepResult(num_clips=num_clips)
+    if not all_clips:  # none of them could be read
+        return result
     for batch in batches:
         with paddle.amp.auto_cast(enable=scaler.is_enable()):
             loss, outputs = task.compute_loss(model, batch, rng, step)
@@ -120,7 +122,7 @@ def evaluate(
         if len(parts) == MOST_PARTS:
             parts = [task.join(parts)]
         stop()
-    parts = list(itertools.chain.from_iterable(distributed.gather(parts)))
+    parts = distributed.gather_all(parts)
     if not parts:
         raise ValueError("none of the clips could be read")
     return task.conclude(parts, sum(distributed.gather(len(loader.bad))))
@@ -286,7 +288,7 @@ def fit(
                         "for clips with odd values"
                     ) from None
                 progress.batch = end
-                if not result.num_clips:  # none of them could be read
+                if not result.num_clips:
                     continue
                 progress.step += 1
                 if average:
@@ -324,8 +326,7 @@ def fit(
                     _end_epoch(model, task, valid_loader, settings, progress, dashboard, stop)
             except _Stopped:
                 raise Interrupted(save()) from None
-            reasons = distributed.gather(_reasons(loaders))
-            _write_bad_samples(settings.folder, list(itertools.chain.from_iterable(reasons)))
+            _write_bad_samples(settings.folder, distributed.gather_all(_reasons(loaders)))
             progress.epoch += 1
             progress.batch, progress.waited, progress.sums = 0, 0.0, {}
             save()
@@ -495,7 +496,7 @@ class _StopRequest:
 
     def check(self) -> None:
         # Several processes would leave an evaluation at different clips: they stop after it.
-        if self.requested and not distributed.is_launched():
+        if self.requested and not is_launched():
             raise _Stopped
 
     def _handle(self, *_: object) -> None:

@@ -102,10 +102,12 @@ def serve(args: argparse.Namespace) -> int:
         raise ConfigError(f"{config.model.name} predicts frames: the service is for classifiers")
     if runtime.is_launched():
         raise ConfigError("the service runs in one process: start it without paddle's launcher")
-    listener = listen(args.host, args.port)
-    runtime.configure()
-    service = build_service(args, config)
-    with tempfile.TemporaryDirectory(prefix="paddlevid_serve_") as folder:
+    with (
+        listen(args.host, args.port) as listener,
+        tempfile.TemporaryDirectory(prefix="paddlevid_serve_") as folder,
+    ):
+        runtime.configure()
+        service = build_service(args, config)
         server = build_server(args, service, Path(folder))
 
         def stop(*_: object) -> None:

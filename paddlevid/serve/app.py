@@ -49,6 +49,8 @@ def create_app(
     async def predict(request: Request) -> Response:
         outcome = "failed"
         try:
+            if request.headers.get("sec-fetch-site") == "cross-site":  # which a browser says
+                raise Refusal(403, "refused", "pages of other sites may not send videos")
             top_k = _read_top_k(request)
             with service.admit():
                 async with _clip(request) as (path, name):

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import csv
-import functools
 import io
 import json
 import sys
@@ -15,9 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from paddlevid import runtime
-from paddlevid.config import Config, ConfigError, ReaderConfig, load_config
+from paddlevid.config import Config, ConfigError, ReaderConfig, find_config, load_config
 from paddlevid.files import write_whole
-from paddlevid.flags import Parser, at_least, describe
+from paddlevid.flags import Parser, add_engine, at_least, describe
 
 
 def share(text: str) -> float:
@@ -113,16 +112,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="convlstm: for the predicted frames (default: predictions/ beside the weights) or the "
         "figures of --split (default: beside the weights)",
     )  # fmt: skip
-    parser.add_argument("--device", metavar="cpu|gpu|gpu:0", help="where to compute")
-    parser.add_argument(
-        "--engine", choices=("auto", "eager", "program"), default="auto",
-        help="program: export the network and let paddle.inference run it, with the same scores; "
-        "auto (default): so on a CPU",
-    )  # fmt: skip
-    parser.add_argument("--half", action="store_true", help="a program on a GPU: half precision")
-    parser.add_argument(
-        "--tensorrt", action="store_true", help="a program on a GPU: with TensorRT where it can"
-    )
+    add_engine(parser)
     args = parser.parse_args(argv)
     if args.stream:
         if not args.inputs or args.split or args.curve or args.trunk:
@@ -148,11 +138,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.output and not args.output.parent.is_dir():
         parser.error(f"--output {args.output}: there is no folder {args.output.parent}")
     if not args.config:
-        args.config = args.weights.parent / "config.yaml"
-        if args.weights.suffix == ".safetensors":
-            args.config = args.weights  # it carries its own
-        elif not args.config.exists():
-            parser.error(f"there is no {args.config} beside the weights: give --config FILE")
+        try:
+            args.config = find_config(args.weights)
+        except ConfigError as error:
+            parser.error(str(error))
     section = "TEST" if args.split == "train" else (args.split or "infer").upper()
     for key, value in (("num_clips", args.num_clips), ("crops", args.crops)):
         if value is not None:
@@ -165,23 +154,13 @@ def infer(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong config answer at once.
-    import paddle
-
     from paddlevid import build, distributed
-    from paddlevid.predictor import Predictor
 
     distributed.join()
     print(build.choose_device(config, args.device), file=sys.stderr)
     classes = build.read_classes(config, args.weights)
-    with paddle.LazyGuard():  # a program that was kept needs no weights
-        model, _ = build.build_model(config, fresh=True)
-    predictor = Predictor(
-        model,
-        args.engine,
-        build.identify(config, args.weights),
-        functools.partial(build.load_all_weights, model, args.weights),
-        half=args.half,
-        tensorrt=args.tensorrt,
+    predictor = build.build_predictor(
+        config, args.weights, args.engine, half=args.half, tensorrt=args.tensorrt
     )
     if config.model.task == "predict":
         return predict_frames(args, config, predictor)
@@ -492,28 +471,9 @@ def add_trunk(
         return predictor
     if any(is_npy):
         raise ConfigError("give either videos or .npy features, not both")
-    from paddlevid.features import WithTrunk, load_trunk
-    from paddlevid.layers.trunks import TRUNKS
+    from paddlevid.features import with_trunk
 
-    name = args.trunk or config.model.trunk
-    if name not in TRUNKS and not Path(name).is_file():
-        raise ConfigError(
-            f"the network reads features of {name or 'a trunk'}: give its file as --trunk FILE, or "
-            f"one of {', '.join(TRUNKS)}"
-        )
-    known = config.model.trunk  # of TRUNKS, --trunk may be a file of its weights
-    if args.trunk and known in TRUNKS and args.trunk not in TRUNKS:
-        trunk = load_trunk(known, Path(args.trunk))
-    else:
-        trunk = load_trunk(name)
-    if config.model.trunk_weights not in ("", trunk.weights):
-        raise ConfigError(
-            f"--trunk {name}: its weights are not those of the features that the network was "
-            f"trained on, of {config.model.trunk} (SHA-256 {config.model.trunk_weights[:16]}...): "
-            "give --trunk FILE"
-        )
-    network = WithTrunk(trunk.network, config.model.grid, predictor.network)
-    return predictor.of(network, f"{trunk.name} {trunk.weights}")
+    return with_trunk(config.model, predictor, args.trunk)
 
 
 def draw_curve(

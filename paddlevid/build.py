@@ -1,6 +1,7 @@
 """Building: a config -> loaders, network, loss, optimiser; nothing below it reads the config."""
 
 import difflib
+import functools
 import json
 import re
 import zlib
@@ -588,6 +589,17 @@ def identify(config: Config, file: Path) -> str:
     except OSError as error:
         raise WeightsError(f"cannot read the weights {file}: {error.strerror}") from error
     return f"{digest} {json.dumps(config.to_dict()['MODEL'], sort_keys=True)}"
+
+
+def build_predictor(
+    config: Config, file: Path, engine: str = "auto", *, half: bool = False, tensorrt: bool = False
+) -> Predictor:
+    """The network for predictions, with all weights from a file; see Predictor."""
+    with paddle.LazyGuard():  # a program that was kept needs no weights
+        model, _ = build_model(config, fresh=True)
+    load = functools.partial(load_all_weights, model, file)
+    identity = identify(config, file)
+    return Predictor(model, engine, identity, load, half=half, tensorrt=tensorrt)
 
 
 def build_loss(config: Config, dataset: VideoDataset | None = None) -> nn.Layer:

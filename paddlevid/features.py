@@ -13,7 +13,7 @@ import paddle.nn.functional as F
 from numpy.typing import NDArray
 from paddle import Tensor, nn
 
-from paddlevid.config import load_config
+from paddlevid.config import ConfigError, ModelConfig, load_config
 from paddlevid.convert.conversion import convert
 from paddlevid.convert.names import IMAGENET, OURS
 from paddlevid.data.dataset import Sample
@@ -114,6 +114,35 @@ class WithTrunk(nn.Layer):
     def _features(self, clip: Tensor) -> Tensor:
         features = unfold_time(self.trunk(fold_time(clip)), clip.shape[2])
         return features * seen_frames(clip).unsqueeze(2).astype(features.dtype)
+
+
+def with_trunk(config: ModelConfig, predictor: Predictor, asked: str | None = None) -> Predictor:
+    """A network for features, with the trunk before it: for clips.
+
+    Args:
+        config: the network's, which names the trunk.
+        asked: another trunk, or a file of its weights.
+
+    Raises ConfigError where there is no such trunk, or it is not that of the features.
+    """
+    name = asked or config.trunk
+    if name not in TRUNKS and not Path(name).is_file():
+        raise ConfigError(
+            f"the network reads features of {name or 'a trunk'}: give its file as --trunk FILE, or "
+            f"one of {', '.join(TRUNKS)}"
+        )
+    if asked and config.trunk in TRUNKS and asked not in TRUNKS:
+        trunk = load_trunk(config.trunk, Path(asked))
+    else:
+        trunk = load_trunk(name)
+    if config.trunk_weights not in ("", trunk.weights):
+        raise ConfigError(
+            f"--trunk {name}: its weights are not those of the features that the network was "
+            f"trained on, of {config.trunk} (SHA-256 {config.trunk_weights[:16]}...): "
+            "give --trunk FILE"
+        )
+    network = WithTrunk(trunk.network, config.grid, predictor.network)
+    return predictor.of(network, f"{trunk.name} {trunk.weights}")
 
 
 class Extractor:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from paddlevid import runtime
 from paddlevid.config import Config, ConfigError, ReaderConfig, load_config
 from paddlevid.files import write_whole
-from paddlevid.flags import Parser, at_least, describe
+from paddlevid.flags import Parser, at_least, config_of, describe
 
 
 def share(text: str) -> float:
@@ -147,12 +147,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--output {args.output}: needs a name that ends in .jsonl or .csv")
     if args.output and not args.output.parent.is_dir():
         parser.error(f"--output {args.output}: there is no folder {args.output.parent}")
-    if not args.config:
-        args.config = args.weights.parent / "config.yaml"
-        if args.weights.suffix == ".safetensors":
-            args.config = args.weights  # it carries its own
-        elif not args.config.exists():
-            parser.error(f"there is no {args.config} beside the weights: give --config FILE")
+    args.config = args.config or config_of(parser, args.weights)
     section = "TEST" if args.split == "train" else (args.split or "infer").upper()
     for key, value in (("num_clips", args.num_clips), ("crops", args.crops)):
         if value is not None:
@@ -492,26 +487,9 @@ def add_trunk(
         return predictor
     if any(is_npy):
         raise ConfigError("give either videos or .npy features, not both")
-    from paddlevid.features import WithTrunk, load_trunk
-    from paddlevid.layers.trunks import TRUNKS
+    from paddlevid.features import WithTrunk, trunk_of
 
-    name = args.trunk or config.model.trunk
-    if name not in TRUNKS and not Path(name).is_file():
-        raise ConfigError(
-            f"the network reads features of {name or 'a trunk'}: give its file as --trunk FILE, or "
-            f"one of {', '.join(TRUNKS)}"
-        )
-    known = config.model.trunk  # of TRUNKS, --trunk may be a file of its weights
-    if args.trunk and known in TRUNKS and args.trunk not in TRUNKS:
-        trunk = load_trunk(known, Path(args.trunk))
-    else:
-        trunk = load_trunk(name)
-    if config.model.trunk_weights not in ("", trunk.weights):
-        raise ConfigError(
-            f"--trunk {name}: its weights are not those of the features that the network was "
-            f"trained on, of {config.model.trunk} (SHA-256 {config.model.trunk_weights[:16]}...): "
-            "give --trunk FILE"
-        )
+    trunk = trunk_of(config.model, args.trunk)
     network = WithTrunk(trunk.network, config.model.grid, predictor.network)
     return predictor.of(network, f"{trunk.name} {trunk.weights}")
 

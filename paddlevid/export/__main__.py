@@ -98,8 +98,7 @@ def export(args: argparse.Namespace) -> None:
     # Paddle is imported here, so that --help and a wrong config answer at once.
     import paddle
 
-    from paddlevid import build
-    from paddlevid.program import Program, program_file, save_program
+    from paddlevid import build, features
 
     if args.onnx and paddle.__version__.startswith("2."):
         raise ConfigError(f"--onnx: paddle2onnx needs Paddle 3, this is {paddle.__version__}")
@@ -110,6 +109,11 @@ def export(args: argparse.Namespace) -> None:
         model, _ = build.build_model(config, fresh=True)
     build.load_all_weights(model, args.weights)
     model.eval()
+    trunk = None
+    if args.trunk:
+        trunk = trunk_before(args.trunk, config)
+        model = features.WithTrunk(trunk.network, config.model.grid, model)
+        model.eval()
     plan = make_plan(args, config, model, frames)
     if args.int8 and plan.kind == "frames":
         raise ConfigError("--int8 compares classes; a network that predicts frames has none")
@@ -118,11 +122,7 @@ def export(args: argparse.Namespace) -> None:
     clips += real_clips(config, args.video, plan)
 
     with whole_folder(args.out) as folder:
-        files, runs = {}, {}
-        for name, part in plan.parts.items():
-            save_program(part.layer, list(part.inputs.values()), folder, name, list(part.inputs))
-            files[name] = [program_file(folder, name).name, f"{name}.pdiparams"]
-            runs[name] = Program(folder, name=name)
+        programs, runs = write_programs(plan, folder)
         check = {
             "random_clips": [len(batch) for batch in clips[:num_random]],
             "videos": [path.name for path in args.video],
@@ -130,23 +130,15 @@ def export(args: argparse.Namespace) -> None:
             "paddle.inference": compare(plan, runs, clips, "the program"),
         }
         described = describe_input(config, plan.kind, frames)
+        if trunk:
+            described["trunk"] = {"name": trunk.name, "sha256": trunk.weights}
         metadata = {
             "network": config.model.create_name,
             "arguments": config.model.arguments,
             "kind": plan.kind,
             "classes": classes,
             **described,
-            "programs": {
-                name: {
-                    "files": files[name],
-                    "inputs": [
-                        {"name": key, "shape": [-1, *shape[1:]], "layout": layout(key, shape)}
-                        for key, shape in part.inputs.items()
-                    ],
-                    "outputs": part.outputs,
-                }
-                for name, part in plan.parts.items()
-            },
+            "programs": programs,
             "weights": {"file": args.weights.name, "sha256": identity.split()[0]},
             "versions": {"paddlevid": __version__, "paddlepaddle": paddle.__version__},
             "check": check,
@@ -162,8 +154,6 @@ def export(args: argparse.Namespace) -> None:
             )
         content = json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
         (folder / METADATA).write_text(content, encoding="utf-8")
-        for rest in folder.glob("*.info"):  # of Paddle 2, for training
-            rest.unlink()
     names = ", ".join(sorted(file.name for file in args.out.iterdir()))
     print(f"written to {args.out}: {names}")
     off = check["paddle.inference"]
@@ -181,16 +171,25 @@ def check_onnx() -> None:
         )
 
 
+def trunk_before(name: str, config: Config) -> "Trunk":  # noqa: F821
+    """The trunk that is exported together with a network for features."""
+    from paddlevid.features import trunk_of
+
+    if config.model.format != "features":
+        raise ConfigError(
+            f"--trunk: {config.model.create_name} reads frames itself; it is for networks of "
+            "features"
+        )
+    return trunk_of(config.model, name)
+
+
 def make_plan(args: argparse.Namespace, config: Config, model: "nn.Layer", frames: int) -> "Plan":  # noqa: F821
     """What is exported of the network, as the flags say it."""
     from paddlevid import build
     from paddlevid.export.parts import plan_memory, plan_state, plan_whole
-    from paddlevid.features import WithTrunk, trunk_of
     from paddlevid.models import ECO, MoViNetStream
 
     name, reader = config.model.create_name, config.infer
-    if args.trunk and config.model.format != "features":
-        raise ConfigError(f"--trunk: {name} reads frames itself; it is for networks of features")
     if args.stream and not isinstance(model, ECO | MoViNetStream):
         raise ConfigError(
             f"--stream: {name} has no step for single frames; movinet_*_stream and eco_* do. "
@@ -200,10 +199,6 @@ def make_plan(args: argparse.Namespace, config: Config, model: "nn.Layer", frame
         raise ConfigError("--stream looks at one view: -o INFER.crops=1 -o INFER.num_clips=1")
     if config.model.format == "features" and not args.trunk:
         return plan_whole(model, "features", (frames, build.num_features(config)))
-    if config.model.format == "features":
-        trunk = trunk_of(config.model, args.trunk)
-        model = WithTrunk(trunk.network, config.model.grid, model)
-        model.eval()
     is_past = config.model.task == "predict"
     transform = (
         build.build_frames_transform(config, reader)
@@ -215,6 +210,25 @@ def make_plan(args: argparse.Namespace, config: Config, model: "nn.Layer", frame
     if args.stream:
         return (plan_memory if isinstance(model, ECO) else plan_state)(model, clip)
     return plan_whole(model, "frames" if is_past else "clip", clip)
+
+
+def write_programs(plan: "Plan", folder: Path) -> tuple[dict[str, dict], dict[str, "Run"]]:  # noqa: F821
+    """What the metadata says of the programs, and the programs."""
+    from paddlevid.program import Program, program_file, save_program
+
+    told, runs = {}, {}
+    for name, part in plan.parts.items():
+        save_program(part.layer, list(part.inputs.values()), folder, name, list(part.inputs))
+        runs[name] = Program(folder, name=name)
+        inputs = [
+            {"name": key, "shape": [-1, *shape[1:]], "layout": layout(key, shape)}
+            for key, shape in part.inputs.items()
+        ]
+        files = [program_file(folder, name).name, f"{name}.pdiparams"]
+        told[name] = {"files": files, "inputs": inputs, "outputs": part.outputs}
+    for rest in folder.glob("*.info"):  # of Paddle 2, for training
+        rest.unlink()
+    return told, runs
 
 
 def random_clips(plan: "Plan", number: int) -> NDArray[np.float32]:  # noqa: F821

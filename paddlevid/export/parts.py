@@ -83,7 +83,9 @@ def plan_state(network: MoViNetStream, clip: Sequence[int]) -> Plan:
 
     def say(frames: NDArray[np.float32], *state: NDArray[np.float32]) -> Arrays:
         with paddle.no_grad():
-            tensors = {name: paddle.to_tensor(array) for name, array in zip(names, state)}  # noqa: B905
+            tensors = {
+                name: paddle.to_tensor(array) for name, array in zip(names, state, strict=True)
+            }
             logits, behind = network.step(paddle.to_tensor(frames).unsqueeze(2), tensors)
         return [logits.numpy(), *(behind[name].numpy() for name in names)]
 

@@ -14,9 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from paddlevid import runtime
-from paddlevid.config import Config, ConfigError, ReaderConfig, find_config, load_config
+from paddlevid.config import Config, ConfigError, ReaderConfig, load_config
 from paddlevid.files import write_whole
-from paddlevid.flags import Parser, add_engine, at_least, describe
+from paddlevid.flags import Parser, add_engine, at_least, config_of, describe
 
 
 def share(text: str) -> float:
@@ -137,11 +137,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--output {args.output}: needs a name that ends in .jsonl or .csv")
     if args.output and not args.output.parent.is_dir():
         parser.error(f"--output {args.output}: there is no folder {args.output.parent}")
-    if not args.config:
-        try:
-            args.config = find_config(args.weights)
-        except ConfigError as error:
-            parser.error(str(error))
+    args.config = args.config or config_of(parser, args.weights)
     section = "TEST" if args.split == "train" else (args.split or "infer").upper()
     for key, value in (("num_clips", args.num_clips), ("crops", args.crops)):
         if value is not None:

@@ -173,7 +173,7 @@ def _dataset_class(samples: Sequence[Sample]) -> type[VideoDataset]:
     return HMDB51Dataset if any(is_pickled(sample.path) for sample in samples) else VideoDataset
 
 
-def _features(config: Config) -> int:
+def num_features(config: Config) -> int:
     """D that the network takes."""
     return config.model.arguments.get("features", 2048)
 
@@ -216,7 +216,7 @@ def check_features(config: Config, folder: Path) -> Manifest:
         "grid": model.grid,
         "mean": model.image_mean,
         "std": model.image_std,
-        "features": _features(config),
+        "features": num_features(config),
     }
     given = {"trunk": model.trunk, "weights": model.trunk_weights, "size": model.fixed_size}
     wanted |= {key: value for key, value in given.items() if value}
@@ -387,7 +387,7 @@ def _labelled_dataset(config: Config, classes: Sequence[str]) -> VideoDataset | 
     samples = _read_split(config, "train")
     if config.model.format == "features":
         check_features(config, Path(train.filelist).parent)
-        return FeatureDataset(samples, _features(config), config.model.num_classes)
+        return FeatureDataset(samples, num_features(config), config.model.num_classes)
     return _dataset_class(samples)(
         samples,
         build_sampler(config, train),
@@ -470,7 +470,7 @@ def build_reader(
         )
     num_classes = config.model.num_classes if labelled else None
     if samples and all(sample.path.suffix == ".npy" for sample in samples):
-        dataset = FeatureDataset(samples, _features(config), num_classes)
+        dataset = FeatureDataset(samples, num_features(config), num_classes)
     else:
         dataset = _dataset_class(samples)(
             samples,

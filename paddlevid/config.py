@@ -302,16 +302,6 @@ def _plain(value: object) -> object:
     return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
-def find_config(weights: Path) -> Path:
-    """Where the config of a run's weights is; ConfigError where there is none."""
-    if weights.suffix == ".safetensors":
-        return weights  # it carries its own
-    beside = weights.parent / "config.yaml"
-    if not beside.exists():
-        raise ConfigError(f"there is no {beside} beside the weights: give --config FILE")
-    return beside
-
-
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """Read a config file, and set `SECTION.key=value` overrides.
 

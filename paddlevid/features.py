@@ -85,6 +85,33 @@ def _trained_trunk(file: Path) -> Trunk:
     return Trunk(model.create_name, network.trunk, sha256_of(file), tuple(size), mean, std)
 
 
+def trunk_of(model: ModelConfig, name: str | None = None) -> Trunk:
+    """The trunk whose features a network was trained on, to go before it.
+
+    Args:
+        name: one of TRUNKS, or a file: of train.py, or of the trunk's weights; None: MODEL.trunk.
+
+    Raises ConfigError where there is none, or its weights are others.
+    """
+    chosen = name or model.trunk
+    if chosen not in TRUNKS and not Path(chosen).is_file():
+        raise ConfigError(
+            f"the network reads features of {chosen or 'a trunk'}: give its file as --trunk FILE, "
+            f"or one of {', '.join(TRUNKS)}"
+        )
+    if name and model.trunk in TRUNKS and name not in TRUNKS:
+        trunk = load_trunk(model.trunk, Path(name))
+    else:
+        trunk = load_trunk(chosen)
+    if model.trunk_weights not in ("", trunk.weights):
+        raise ConfigError(
+            f"--trunk {chosen}: its weights are not those of the features that the network was "
+            f"trained on, of {model.trunk} (SHA-256 {model.trunk_weights[:16]}...): give "
+            "--trunk FILE"
+        )
+    return trunk
+
+
 class _Pooled(nn.Layer):
     """A trunk and the average over grid x grid parts of its maps: -> (N, D * grid * grid)"""
 
@@ -116,32 +143,10 @@ class WithTrunk(nn.Layer):
         return features * seen_frames(clip).unsqueeze(2).astype(features.dtype)
 
 
-def with_trunk(config: ModelConfig, predictor: Predictor, asked: str | None = None) -> Predictor:
-    """A network for features, with the trunk before it: for clips.
-
-    Args:
-        config: the network's, which names the trunk.
-        asked: another trunk, or a file of its weights.
-
-    Raises ConfigError where there is no such trunk, or it is not that of the features.
-    """
-    name = asked or config.trunk
-    if name not in TRUNKS and not Path(name).is_file():
-        raise ConfigError(
-            f"the network reads features of {name or 'a trunk'}: give its file as --trunk FILE, or "
-            f"one of {', '.join(TRUNKS)}"
-        )
-    if asked and config.trunk in TRUNKS and asked not in TRUNKS:
-        trunk = load_trunk(config.trunk, Path(asked))
-    else:
-        trunk = load_trunk(name)
-    if config.trunk_weights not in ("", trunk.weights):
-        raise ConfigError(
-            f"--trunk {name}: its weights are not those of the features that the network was "
-            f"trained on, of {config.trunk} (SHA-256 {config.trunk_weights[:16]}...): "
-            "give --trunk FILE"
-        )
-    network = WithTrunk(trunk.network, config.grid, predictor.network)
+def with_trunk(model: ModelConfig, predictor: Predictor, name: str | None = None) -> Predictor:
+    """A network for features, with the trunk before it (see `trunk_of`): for clips."""
+    trunk = trunk_of(model, name)
+    network = WithTrunk(trunk.network, model.grid, predictor.network)
     return predictor.of(network, f"{trunk.name} {trunk.weights}")
 
 

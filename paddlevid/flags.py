@@ -41,6 +41,16 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def config_of(parser: Parser, weights: Path) -> Path:
+    """The config that belongs to weights: in a .safetensors itself, else config.yaml beside."""
+    if weights.suffix == ".safetensors":
+        return weights
+    config = weights.parent / "config.yaml"
+    if not config.exists():
+        parser.error(f"there is no {config} beside the weights: give --config FILE")
+    return config
+
+
 def dictionary(text: str) -> dict:
     """The type of a flag that takes a dictionary as JSON."""
     try:

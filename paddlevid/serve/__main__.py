@@ -13,8 +13,8 @@ import tempfile
 from concurrent.futures import Future
 from pathlib import Path
 
-from paddlevid.config import Config, ConfigError, find_config, load_config
-from paddlevid.flags import Parser, add_engine, at_least, describe
+from paddlevid.config import Config, ConfigError, load_config
+from paddlevid.flags import Parser, add_engine, at_least, config_of, describe
 
 # module -> package
 NEEDED = {
@@ -82,11 +82,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--port {args.port}: needs a number up to 65535")
     if args.path_root and not args.path_root.is_dir():
         parser.error(f"--path-root {args.path_root}: there is no such folder")
-    if not args.config:
-        try:
-            args.config = find_config(args.weights)
-        except ConfigError as error:
-            parser.error(str(error))
+    args.config = args.config or config_of(parser, args.weights)
     missing = [name for module, name in NEEDED.items() if not importlib.util.find_spec(module)]
     if missing:
         parser.error(f"needs {', '.join(missing)}: pip install {' '.join(missing)}")

@@ -189,6 +189,7 @@ class Prediction:
     probabilities: NDArray[np.float32] | None = None  # (K,)
     frame_probabilities: NDArray[np.float32] | None = None  # (T, K), of the clip up to each frame
     label: int = -1  # -1: not known
+    clip: NDArray[np.float32] | None = None  # (C, T, H, W), as the network saw it
     problem: str = ""
 
     def top_k(self, k: int) -> list[int]:
@@ -196,22 +197,26 @@ class Prediction:
         return np.argsort(-self.probabilities, kind="stable")[:k].tolist()
 
 
-def predict(predictor: Predictor, loader: Loader, of_frames: bool = False) -> Iterator[Prediction]:
+def predict(
+    predictor: Predictor, loader: Loader, of_frames: bool = False, with_clips: bool = False
+) -> Iterator[Prediction]:
     """The predictions for `loader.indices()`; unreadable clips say so.
 
     `of_frames`: also what the network says after each frame; for a network with `frame_logits`, and
-    one view of a clip.
+    one view of a clip. `with_clips`: also what the network saw, of one view.
     """
     samples = loader.dataset.samples
     indices = loader.indices()
     for batch in read_ahead(loader.batches()):
         probabilities = softmax(score_views(predictor, batch))
         curves = _curves(predictor, batch) if of_frames else [None] * len(batch.labels)
-        results = zip(batch.indices.tolist(), probabilities, curves, batch.labels, strict=True)
-        for index, scores, curve, label in results:
+        clips = batch.clips if with_clips else [None] * len(batch.labels)
+        indexed = batch.indices.tolist()
+        results = zip(indexed, probabilities, curves, batch.labels, clips, strict=True)
+        for index, scores, curve, label, clip in results:
             for bad in iter(indices.__next__, index):
                 yield Prediction(samples[bad].path, problem=loader.bad[bad])
-            yield Prediction(samples[index].path, scores, curve, int(label))
+            yield Prediction(samples[index].path, scores, curve, int(label), clip)
     for bad in indices:
         yield Prediction(samples[bad].path, problem=loader.bad[bad])
 

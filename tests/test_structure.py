@@ -56,6 +56,7 @@ LEVELS = {
     "paddlevid.checkpoint": 1.1,
     "paddlevid.dashboard": 1.0,
     "paddlevid.plots": 1.0,
+    "paddlevid.annotate": 1.1,
     "paddlevid.lists": 1.2,
     "paddlevid.models.cnn_lstm": 2.0,
     "paddlevid.models.convlstm": 2.0,
@@ -84,6 +85,7 @@ LEVELS = {
     "paddlevid.export.example_memory": 4.1,
     "paddlevid.export.example_state": 4.1,
     "paddlevid.export.__main__": 4.3,
+    "paddlevid.explain": 4.0,
     "paddlevid.trainer": 4.0,
     "paddlevid.predictor": 2.55,
     "paddlevid.convert.__main__": 4.0,
@@ -123,8 +125,8 @@ DATA_TOOLS_MAY_USE = (
     "paddlevid.distributed", "paddlevid.cluster", "paddlevid.pickles",
 )  # fmt: skip
 WITHOUT_PADDLE = (
-    "paddlevid.data", "paddlevid.lists", "paddlevid.plots", "paddlevid.doctor.lists",
-    "paddlevid.doctor.machine", "data_tools",
+    "paddlevid.data", "paddlevid.lists", "paddlevid.plots", "paddlevid.annotate",
+    "paddlevid.doctor.lists", "paddlevid.doctor.machine", "data_tools",
 )  # fmt: skip
 MODELS_MAY_USE = ("paddlevid.layers", "paddlevid.models")
 OURS = ("paddlevid", "data_tools", "train", "infer")

@@ -253,3 +253,20 @@ def test_each_predictor_has_a_line_over_the_steps_in_each_measure():
     legend = figure.axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["network", "last frame"]
     assert plots.to_array(figure).std() > 10
+
+
+def test_a_film_strip_shows_frames_evenly_and_no_higher_than_asked():
+    clip = np.zeros((3, 20, 50, 40), np.float32) + np.arange(20)[:, None, None] / 20
+    strip, shown = plots.film_strip(clip, (0.0,), (1.0,), most=3, height=25)
+    assert (strip.shape, shown) == ((25, 60, 3), 3)
+    assert strip[10, 10::20, 0].tolist() == [0, 127, 242]  # frames 0, 10 and 19 of 20
+    assert plots.film_strip(clip[:, :2], (0.0,), (1.0,), most=3, height=99)[1] == 2
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_caption_stands_above_its_image_and_has_room():
+    image = np.full((10, 20, 3), 7, np.uint8)
+    page = plots.with_caption(image, "a long text: 跑", "green")
+    assert page.shape[0] == 40 and page.shape[1] > 100
+    np.testing.assert_array_equal(page[30:, :20], image)
+    assert (page[:30].min(axis=(0, 1)) < 200).any() and (page[30:, 20:] == 255).all()

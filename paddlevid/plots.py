@@ -187,6 +187,7 @@ def shrink(image: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
 
 def with_caption(image: NDArray[np.uint8], text: str, colour: str) -> NDArray[np.uint8]:
     """An RGB image below a line of text; fast, where a figure takes a tenth of a second."""
+    image = _enlarge(image, image.shape[0])
     font = ImageFont.truetype(_font_file(), 20)
     width = max(image.shape[1], round(font.getlength(text)) + 8)
     page = Image.new("RGB", (width, image.shape[0] + 30), "white")

@@ -185,7 +185,8 @@ def open_page(chromium, address, name, *texts):
     page.on("request", lambda request: asked.append(urllib.request.unquote(request.url)))
     page.goto(f"{address}/{name}")
     for text in texts:
-        page.get_by_text(text, exact=True).first.wait_for(timeout=120_000)
+        shown = page.get_by_text(text, exact=True).locator("visible=true")
+        shown.first.wait_for(timeout=120_000)
     return page, asked
 
 
@@ -209,8 +210,8 @@ def test_two_runs_lie_side_by_side_in_visualdl(chromium, server, runs):
     page.locator("img[src^='blob:']").first.wait_for(timeout=60_000)
     page.close()
 
-    page, _ = open_page(chromium, server, "hyper-parameter", "TRAIN/learning_rate", "0.001")
-    page.get_by_text("figures/best_top1").first.wait_for(timeout=60_000)
+    names = "TRAIN/learning_rate", "figures/best_top1"
+    page, _ = open_page(chromium, server, "hyper-parameter", *names)
     page.close()
     rows = fetch(server, "hparams/list")
     assert len(rows) == 2

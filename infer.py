@@ -22,6 +22,8 @@ from paddlevid.config import Config, ConfigError, ReaderConfig, load_config
 from paddlevid.files import write_whole
 from paddlevid.flags import Parser, at_least, describe
 
+MOST_ROWS = 2000  # of predictions in a page
+
 
 def share(text: str) -> float:
     """The type of --smooth."""
@@ -217,8 +219,9 @@ def evaluate(
     classes: list[str],
 ) -> int:
     """Score a list and write the figures beside the weights."""
-    from paddlevid import build, distributed, plots, report, trainer
+    from paddlevid import build, distributed, report, trainer
 
+    folder, ending = args.weights.parent, "" if args.split == "test" else f"_{args.split}"
     with build.build_test_loader(config, args.split) as loader:
         started = time.perf_counter()
         evaluation = trainer.evaluate(predictor, loader, build.build_task(config, classes))
@@ -226,17 +229,9 @@ def evaluate(
         bad = distributed.gather_all(list(loader.bad.values()))
         if distributed.rank() != 0:
             return 0
+        write_figures(folder, ending, evaluation, classes)
         cards, are_mistakes = worst_cards(args, config, evaluation, loader, classes)
     summary, table = evaluation.summary(), evaluation.class_table(classes)
-    folder, ending = args.weights.parent, "" if args.split == "test" else f"_{args.split}"
-    write_whole(folder / f"metrics{ending}.json", json.dumps(summary, indent=2) + "\n")
-    rows = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
-    write_whole(folder / f"per_class{ending}.csv", as_csv(rows))
-    counts = evaluation.confusion.tolist()
-    rows = [["label", *classes], *([name, *row] for name, row in zip(classes, counts, strict=True))]
-    write_whole(folder / f"confusion_matrix{ending}.csv", as_csv(rows))
-    figure = plots.confusion_figure(evaluation.confusion, classes)
-    plots.save(figure, folder / f"confusion_matrix{ending}.png")
     page = args.report or folder / f"report{ending}.html"
     run = describe_run(args, config, predictor, seconds, bad)
     report.write_evaluation(page, run, evaluation, classes, cards, are_mistakes)
@@ -258,6 +253,25 @@ def evaluate(
     print(f"written to {folder}: " + ", ".join(name + ending + suffix for name, suffix in names))
     print(f"report: {readable(page)}")
     return 1 if bad else 0
+
+
+def write_figures(
+    folder: Path,
+    ending: str,
+    evaluation: "Evaluation",  # noqa: F821
+    classes: Sequence[str],
+) -> None:
+    """Write an evaluation as tables and a picture, with this ending of their names."""
+    from paddlevid import plots
+
+    table, counts = evaluation.class_table(classes), evaluation.confusion.tolist()
+    write_whole(folder / f"metrics{ending}.json", json.dumps(evaluation.summary(), indent=2) + "\n")
+    rows = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
+    write_whole(folder / f"per_class{ending}.csv", as_csv(rows))
+    rows = [["label", *classes], *([name, *row] for name, row in zip(classes, counts, strict=True))]
+    write_whole(folder / f"confusion_matrix{ending}.csv", as_csv(rows))
+    figure = plots.confusion_figure(evaluation.confusion, classes)
+    plots.save(figure, folder / f"confusion_matrix{ending}.png")
 
 
 def describe_run(
@@ -329,7 +343,7 @@ def predict(
     classes: list[str],
 ) -> int:
     """Print, and write if asked, the most probable classes of each input."""
-    from paddlevid import build, distributed, report
+    from paddlevid import build, distributed
     from paddlevid.predictor import Prediction, find_clips, predict
 
     reader: ReaderConfig = config.infer
@@ -373,26 +387,16 @@ def predict(
             row = as_row(result, classes, k)
             if write:
                 write(row)
-            if args.report and len(rows) < report.MOST_ROWS:
+            if args.report and len(rows) < MOST_ROWS:
                 rows.append(row)
             if args.report and result.problem:
                 problems.append(result.problem)
+        if args.report:
+            seconds = time.perf_counter() - started
+            cards = prediction_cards(config, loader, rows, len(unusable))
     if args.report:
-        seconds = time.perf_counter() - started
-        shown = [index for index, row in enumerate(rows[len(unusable) :]) if not row["problem"]]
-        strips = report.film_strips(
-            loader, shown[: report.MOST_STRIPS], config.model.image_mean, config.model.image_std
-        )
-        cards = [
-            report.Card(
-                row["path"],
-                row["label"],
-                list(zip(row["classes"], row["probabilities"], strict=True)),
-                strips.get(number - len(unusable), report.Strip()),
-                problem=row["problem"],
-            )
-            for number, row in enumerate(rows)
-        ]
+        from paddlevid import report  # here, as it draws: with matplotlib
+
         run = describe_run(args, config, predictor, seconds, problems)
         report.write_predictions(args.report, run, cards, num_good + num_bad)
         print(f"report: {readable(args.report)}", file=sys.stderr)
@@ -401,6 +405,31 @@ def predict(
     if num_bad:
         print(f"{num_bad} of {num_good + num_bad} inputs could not be read", file=sys.stderr)
     return 1 if num_bad else 0
+
+
+def prediction_cards(
+    config: Config,
+    loader: "Loader",  # noqa: F821
+    rows: Sequence[dict],
+    num_unusable: int,
+) -> list["report.Card"]:  # noqa: F821
+    """What a page shows of predictions; before those of the loader come inputs of no use."""
+    from paddlevid import report
+
+    shown = [i for i, row in enumerate(rows[num_unusable:]) if not row["problem"]]
+    strips = report.film_strips(
+        loader, shown[: report.MOST_STRIPS], config.model.image_mean, config.model.image_std
+    )
+    return [
+        report.Card(
+            row["path"],
+            row["label"],
+            list(zip(row["classes"], row["probabilities"], strict=True)),
+            strips.get(number - num_unusable, report.Strip()),
+            problem=row["problem"],
+        )
+        for number, row in enumerate(rows)
+    ]
 
 
 def predict_frames(

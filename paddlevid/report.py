@@ -32,7 +32,6 @@ from paddlevid.predictor import softmax
 MOST_MISTAKES = 24  # that are shown
 MOST_PAIRS = 15  # of classes that are confused
 MOST_STRIPS = 100  # of predictions; the rows of more have no pictures
-MOST_ROWS = 2000  # of predictions
 STRIP_FRAMES, STRIP_HEIGHT = 8, 96  # of a film strip, at most; pixels
 MOST_TITLES = 3000  # cells of a confusion matrix with a text each, for browsers without a script
 LIBRARIES = ("numpy", "opencv-python-headless", "av")

@@ -227,5 +227,6 @@ def test_two_runs_lie_side_by_side_in_visualdl(chromium, server, runs):
     page.close()
     page, _ = open_page(chromium, server, "histogram", "gradients", "weights")
     page.close()
-    page, _ = open_page(chromium, server, "graph/dynamic_graph", "Choose a model", "TSN")
+    page, _ = open_page(chromium, server, "graph/dynamic_graph", "Choose a model")
+    page.frame_locator("iframe").get_by_text("TSN", exact=True).first.wait_for(timeout=60_000)
     page.close()

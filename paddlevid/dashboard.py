@@ -117,8 +117,8 @@ class Dashboard:
 
         # VisualDL reads the programs of Paddle 2. Paddle 3 writes them when asked to, but some of
         # its operators cannot be in them.
-        has_new = hasattr(paddle, "pir_utils")
-        guard = paddle.pir_utils.OldIrGuard() if has_new else contextlib.nullcontext()
+        is_old = paddle.__version__.startswith("2.")
+        guard = contextlib.nullcontext() if is_old else paddle.pir_utils.OldIrGuard()
         spec = paddle.static.InputSpec([1, *shape], "float32")
         drawn = copy.deepcopy(network)  # which is changed on the way
         drawn.eval()

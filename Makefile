@@ -5,6 +5,7 @@
 # make demo-recurrent   LRCN, and an LSTM on features of the trunk of `make demo`
 # make test         the tests
 # make fuzz         thousands of damaged files (FUZZ=6000): no crash, no hang, no filled memory
+# make test-browser  reports and dashboards in Debian's chromium (apt install chromium)
 # make parity       the networks against PyTorch's, with the same weights
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +17,7 @@ ORDER := data/direction
 TRAIN_FLAGS ?=
 FUZZ ?= 6000
 
-.PHONY: demo demo-data demo-order demo-recurrent demo-stream demo-frames test test-paddle26 fuzz parity lint clean
+.PHONY: demo demo-data demo-order demo-recurrent demo-stream demo-frames test test-paddle26 test-browser fuzz parity lint clean
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -80,12 +81,16 @@ demo-frames: $(VENV)/installed
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[test]"
 	$(MAKE) lint
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m "not parity"
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m "not parity and not browser"
 
 test-paddle26:
 	$(PYTHON) -m venv $(VENV26)
 	$(VENV26)/bin/python -m pip install --quiet -e ".[test]" "paddlepaddle==2.6.2" "numpy<2"
-	OMP_NUM_THREADS=1 $(VENV26)/bin/python -m pytest -q -n 2 --dist loadfile -m "not parity"
+	OMP_NUM_THREADS=1 $(VENV26)/bin/python -m pytest -q -n 2 --dist loadfile -m "not parity and not browser"
+
+test-browser: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet -e ".[test,browser]"
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -m browser tests/test_browser.py
 
 fuzz: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[test]"

@@ -5,12 +5,15 @@ import contextlib
 import csv
 import io
 import json
+import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -18,6 +21,8 @@ from paddlevid import runtime
 from paddlevid.config import Config, ConfigError, ReaderConfig, load_config
 from paddlevid.files import write_whole
 from paddlevid.flags import Parser, add_engine, at_least, config_of, describe
+
+MOST_ROWS = 2000  # of predictions in a page
 
 
 def share(text: str) -> float:
@@ -51,8 +56,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--split", choices=("train", "valid", "test"),
-        help="evaluate this list of the config; writes metrics.json, per_class.csv and "
-        "confusion_matrix.csv and .png beside the weights",
+        help="evaluate this list of the config; writes metrics.json, per_class.csv, "
+        "confusion_matrix.csv and .png, and report.html beside the weights",
     )  # fmt: skip
     parser.add_argument(
         "--top-k", type=at_least(1), default=5, metavar="K", help="classes shown (5)"
@@ -60,6 +65,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help=".jsonl or .csv for the predictions"
     )
+    parser.add_argument(
+        "--report", nargs="?", const="", metavar="FILE.html",
+        help="a page with film strips of the inputs and what was said of them (default: "
+        "predictions.html beside the weights); with --split, where its page goes",
+    )  # fmt: skip
     parser.add_argument(
         "--num-clips",
         type=at_least(1),
@@ -128,10 +138,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     add_engine(parser)
     args = parser.parse_args(argv)
+    args.command = "infer.py " + shlex.join(sys.argv[1:] if argv is None else argv)
+    if args.report and not args.report.lower().endswith((".html", ".htm")):
+        args.inputs.insert(0, args.report)  # the INPUT behind a --report without FILE
+        args.report = ""
     if args.stream:
-        if not args.inputs or args.split or args.curve or args.trunk or args.explain:
+        unlike = (args.split, args.curve, args.trunk, args.explain, args.report is not None)
+        if not args.inputs or any(unlike):
             parser.error(
-                "--stream needs INPUT, and neither --split, --curve, --trunk nor --explain"
+                "--stream needs INPUT, and neither --split, --curve, --trunk, --explain nor "
+                "--report"
             )
         if args.output and args.output.suffix.lower() != ".jsonl":
             parser.error(f"--output {args.output}: --stream needs a name that ends in .jsonl")
@@ -158,6 +174,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--output is for predictions; --split writes its files beside the weights")
     if args.output and args.output.suffix.lower() not in (".jsonl", ".csv"):
         parser.error(f"--output {args.output}: needs a name that ends in .jsonl or .csv")
+    if args.report is not None:
+        args.report = Path(args.report or args.weights.parent / "predictions.html")
+        if not args.report.parent.is_dir():
+            parser.error(f"--report {args.report}: there is no folder {args.report.parent}")
     if args.output and not args.output.parent.is_dir():
         parser.error(f"--output {args.output}: there is no folder {args.output.parent}")
     args.config = args.config or config_of(parser, args.weights)
@@ -199,23 +219,22 @@ def evaluate(
     classes: list[str],
 ) -> int:
     """Score a list and write the figures beside the weights."""
-    from paddlevid import build, distributed, plots, trainer
+    from paddlevid import build, distributed, report, trainer
 
-    with build.build_test_loader(config, args.split) as loader:
-        evaluation = trainer.evaluate(predictor, loader, build.build_task(config, classes))
-        bad = distributed.gather_all(list(loader.bad.values()))
-    if distributed.rank() != 0:
-        return 0
-    summary, table = evaluation.summary(), evaluation.class_table(classes)
     folder, ending = args.weights.parent, "" if args.split == "test" else f"_{args.split}"
-    write_whole(folder / f"metrics{ending}.json", json.dumps(summary, indent=2) + "\n")
-    rows = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
-    write_whole(folder / f"per_class{ending}.csv", as_csv(rows))
-    counts = evaluation.confusion.tolist()
-    rows = [["label", *classes], *([name, *row] for name, row in zip(classes, counts, strict=True))]
-    write_whole(folder / f"confusion_matrix{ending}.csv", as_csv(rows))
-    figure = plots.confusion_figure(evaluation.confusion, classes)
-    plots.save(figure, folder / f"confusion_matrix{ending}.png")
+    with build.build_test_loader(config, args.split) as loader:
+        started = time.perf_counter()
+        evaluation = trainer.evaluate(predictor, loader, build.build_task(config, classes))
+        seconds = time.perf_counter() - started
+        bad = distributed.gather_all(list(loader.bad.values()))
+        if distributed.rank() != 0:
+            return 0
+        write_figures(folder, ending, evaluation, classes)
+        cards, are_mistakes = worst_cards(args, config, evaluation, loader, classes)
+    summary, table = evaluation.summary(), evaluation.class_table(classes)
+    page = args.report or folder / f"report{ending}.html"
+    run = describe_run(args, config, predictor, seconds, bad)
+    report.write_evaluation(page, run, evaluation, classes, cards, are_mistakes)
 
     width = max(len(name) for name in ["class", *classes])
     print(f"{'class':{width}}  clips  accuracy  most often taken for")
@@ -232,7 +251,89 @@ def evaluate(
         print(f"left out: {reason}", file=sys.stderr)
     names = ("metrics", ".json"), ("per_class", ".csv"), ("confusion_matrix", ".csv and .png")
     print(f"written to {folder}: " + ", ".join(name + ending + suffix for name, suffix in names))
+    print(f"report: {readable(page)}")
     return 1 if bad else 0
+
+
+def write_figures(
+    folder: Path,
+    ending: str,
+    evaluation: "Evaluation",  # noqa: F821
+    classes: Sequence[str],
+) -> None:
+    """Write an evaluation as tables and a picture, with this ending of their names."""
+    from paddlevid import plots
+
+    table, counts = evaluation.class_table(classes), evaluation.confusion.tolist()
+    write_whole(folder / f"metrics{ending}.json", json.dumps(evaluation.summary(), indent=2) + "\n")
+    rows = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
+    write_whole(folder / f"per_class{ending}.csv", as_csv(rows))
+    rows = [["label", *classes], *([name, *row] for name, row in zip(classes, counts, strict=True))]
+    write_whole(folder / f"confusion_matrix{ending}.csv", as_csv(rows))
+    figure = plots.confusion_figure(evaluation.confusion, classes)
+    plots.save(figure, folder / f"confusion_matrix{ending}.png")
+
+
+def describe_run(
+    args: argparse.Namespace,
+    config: Config,
+    predictor: "Predictor",  # noqa: F821
+    seconds: float,
+    problems: Sequence[str],
+) -> "report.Run":  # noqa: F821
+    """What a report says of it."""
+    from paddlevid import report
+
+    name = config.model.create_name
+    if args.split:
+        filelist = (config.test if args.split == "train" else getattr(config, args.split)).filelist
+        title = f"{name} on the {args.split} list" + (f" {filelist}" if filelist else "")
+    else:
+        title = f"{name}: predictions"
+    text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
+    return report.Run(
+        title=title,
+        command=args.command,
+        config=text,
+        network=name,
+        num_parameters=sum(int(np.prod(p.shape)) for p in predictor.network.parameters()),
+        weights=args.weights,
+        device=predictor.device,
+        seconds=seconds,
+        network_seconds=min(predictor.seconds, seconds),
+        problems=problems,
+    )
+
+
+def worst_cards(
+    args: argparse.Namespace,
+    config: Config,
+    evaluation: "Evaluation",  # noqa: F821
+    loader: "Loader",  # noqa: F821
+    classes: Sequence[str],
+) -> tuple[list["report.Card"], bool]:  # noqa: F821
+    """The clips that an evaluation's report shows, and whether they are mistakes."""
+    from paddlevid import report
+    from paddlevid.predictor import softmax
+
+    rows, are_mistakes = report.worst_clips(evaluation)
+    indices = evaluation.indices[rows].tolist()
+    model = config.model
+    strips = report.film_strips(loader, indices, model.image_mean, model.image_std)
+    probabilities = softmax(evaluation.logits[rows])
+    cards = []
+    for index, scores, label in zip(indices, probabilities, evaluation.labels[rows], strict=True):
+        best = np.argsort(-scores, kind="stable")[: args.top_k]
+        cards.append(
+            report.Card(
+                str(loader.dataset.samples[index].path),
+                classes[label],
+                [(classes[i], float(scores[i])) for i in best],
+                strips.get(index, report.Strip()),
+                f", given {scores[label]:.4f}",
+            )
+        )
+    return cards, are_mistakes
 
 
 def predict(
@@ -272,6 +373,9 @@ def predict(
         folder.mkdir(parents=True, exist_ok=True)
     k = min(args.top_k, len(classes))
     num_bad = num_good = num_undrawn = 0
+    rows: list[dict] = []  # of the report
+    problems: list[str] = []
+    started = time.perf_counter()
     with contextlib.ExitStack() as opened:
         loader = opened.enter_context(build.build_reader(config, reader, samples, labelled=False))
         predicted: Iterable[Prediction] = predict(
@@ -303,8 +407,22 @@ def predict(
                     args.save_video, result, classes, k, num_good
                 ):
                     num_undrawn += 1
+            row = as_row(result, classes, k)
             if write:
-                write(as_row(result, classes, k))
+                write(row)
+            if args.report and len(rows) < MOST_ROWS:
+                rows.append(row)
+            if args.report and result.problem:
+                problems.append(result.problem)
+        if args.report:
+            seconds = time.perf_counter() - started
+            cards = prediction_cards(config, loader, rows, len(unusable))
+    if args.report:
+        from paddlevid import report  # here, as it draws: with matplotlib
+
+        run = describe_run(args, config, predictor, seconds, problems)
+        report.write_predictions(args.report, run, cards, num_good + num_bad)
+        print(f"report: {readable(args.report)}", file=sys.stderr)
     if args.output:
         print(f"{num_good + num_bad} predictions in {args.output}", file=sys.stderr)
     if num_bad:
@@ -312,6 +430,31 @@ def predict(
     if num_undrawn:
         print(f"{num_undrawn} of {num_good} videos could not be written", file=sys.stderr)
     return 1 if num_bad or num_undrawn else 0
+
+
+def prediction_cards(
+    config: Config,
+    loader: "Loader",  # noqa: F821
+    rows: Sequence[dict],
+    num_unusable: int,
+) -> list["report.Card"]:  # noqa: F821
+    """What a page shows of predictions; before those of the loader come inputs of no use."""
+    from paddlevid import report
+
+    shown = [i for i, row in enumerate(rows[num_unusable:]) if not row["problem"]]
+    strips = report.film_strips(
+        loader, shown[: report.MOST_STRIPS], config.model.image_mean, config.model.image_std
+    )
+    return [
+        report.Card(
+            row["path"],
+            row["label"],
+            list(zip(row["classes"], row["probabilities"], strict=True)),
+            strips.get(number - num_unusable, report.Strip()),
+            problem=row["problem"],
+        )
+        for number, row in enumerate(rows)
+    ]
 
 
 def predict_frames(
@@ -333,12 +476,14 @@ def predict_frames(
     folder.mkdir(parents=True, exist_ok=True)
     if args.split:
         return evaluate_frames(args, config, predictor, folder)
-    from paddlevid import build, distributed, plots
+    from paddlevid import build, distributed, plots, report
     from paddlevid.data.encode import write_mp4
     from paddlevid.predictor import find_clips
 
     samples, unusable = find_clips(args.inputs)
     problems = [prediction.problem for prediction in unusable]
+    cards: list[report.Card] = []
+    started = time.perf_counter()
     steps = config.model.num_future
     with build.build_past_loader(config, samples) as loader:
         for batch in tqdm(loader.batches(), "predicting", len(loader), leave=False, disable=None):
@@ -347,12 +492,26 @@ def predict_frames(
             path = samples[index].path
             stem = folder / f"{index + 1:03d}_{readable(path.stem)}"
             np.save(f"{stem}.npy", frames.transpose(1, 2, 3, 0))
-            plots.save_image(plots.prediction_strip(past[0], None, frames), Path(f"{stem}.png"))
+            image = plots.prediction_strip(past[0], None, frames)
+            plots.save_image(image, Path(f"{stem}.png"))
+            if args.report and len(cards) < report.MOST_STRIPS:
+                strip = report.Strip(
+                    report.data_uri(plots.shrink(image, report.STRIP_HEIGHT)),
+                    f"{past.shape[2]} frames of the past and {steps} predicted ones",
+                )
+                note = f"written to {stem}.npy, .png and .mp4"
+                cards.append(report.Card(str(path), strip=strip, note=note))
             write_mp4(Path(f"{stem}.mp4"), plots.prediction_film(past[0], None, frames))
             tqdm.write(f"{readable(path)}: {steps} frames in {readable(stem)}.npy, .png and .mp4")
         problems += distributed.gather_all(list(loader.bad.values()))
+    cards = distributed.gather_all(cards)
     if distributed.rank() != 0:
         return 0
+    if args.report:
+        run = describe_run(args, config, predictor, time.perf_counter() - started, problems)
+        num_inputs = len(samples) + len(unusable)
+        report.write_predictions(args.report, run, cards, num_inputs)
+        print(f"report: {readable(args.report)}", file=sys.stderr)
     for problem in problems:
         print(f"cannot be read: {readable(problem)}", file=sys.stderr)
     if problems:
@@ -368,12 +527,14 @@ def evaluate_frames(
     folder: Path,
 ) -> int:
     """Errors of a list's predicted frames, for each step and beside what is simple to beat."""
-    from paddlevid import build, distributed, plots, trainer
+    from paddlevid import build, distributed, plots, report, trainer
 
     task = build.build_task(config, [])
     task.with_baselines = True
     with build.build_test_loader(config, args.split) as loader:
+        started = time.perf_counter()
         evaluation = trainer.evaluate(predictor, loader, task)
+        seconds = time.perf_counter() - started
         bad = distributed.gather_all(list(loader.bad.values()))
         if distributed.rank() != 0:
             return 0
@@ -394,6 +555,9 @@ def evaluate_frames(
     plots.save(plots.steps_figure(table), folder / f"per_step{ending}.png")
     strips = task.draw_strips(predictor, first)
     plots.save_image(strips, folder / f"predictions{ending}.png")
+    page = args.report or folder / f"report{ending}.html"
+    run = describe_run(args, config, predictor, seconds, bad)
+    report.write_frames(page, run, evaluation, strips, config.model.seg_num)
 
     print(f"{'':14}  MSE a frame  MSE a pixel  MAE a frame  PSNR, dB    SSIM")
     for name, sums in predictors.items():
@@ -410,6 +574,7 @@ def evaluate_frames(
         print(f"left out: {reason}", file=sys.stderr)
     print(f"written to {folder}: metrics{ending}.json, per_step{ending}.csv and .png, "
           f"predictions{ending}.png")  # fmt: skip
+    print(f"report: {readable(page)}")
     return 1 if bad else 0
 
 

@@ -136,7 +136,10 @@ def claim_folder(folder: Path, config: Config, resume: bool) -> None:
                 "--overwrite"
             )
     else:
-        ours = ("bad_samples.txt", "metrics*", "per_class*.csv", "confusion_matrix*", "vdl/*/*.log")
+        ours = (
+            "bad_samples.txt", "metrics*", "per_class*.csv", "confusion_matrix*", "report*.html",
+            "vdl/*/*.log",
+        )  # fmt: skip
         old = [file for pattern in ours for file in folder.glob(pattern)]
         for file in kept_files(folder) + old:
             file.unlink()
@@ -241,9 +244,12 @@ def train(args: argparse.Namespace) -> int:
             keep_checkpoints=config.train.keep_checkpoints,
             checkpoint_minutes=config.train.checkpoint_minutes,
             picture_every=config.train.picture_every,
+            histogram_every=config.train.histogram_every,
+            draw_network=config.train.draw_network,
             seed=config.train.seed,
             classes=classes,
             config=config.to_dict(),
+            recipe=config.recipe(),
             training_list=build.describe_list(train_loader),
         )
         task = build.build_task(config, classes, train_loader.dataset)

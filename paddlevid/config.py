@@ -9,7 +9,7 @@ import types
 import typing
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 
 import yaml
@@ -180,6 +180,9 @@ class TrainConfig:
     picture_every: int = (
         500  # predict: steps from one picture of a prediction to the next; 0 = none
     )
+    histogram_every: int = 0  # steps from one histogram of all weights and gradients, for VisualDL,
+    # to the next; 0 = none
+    draw_network: bool = False  # for VisualDL's page of graphs; takes seconds at the start
     optimizer: str = "momentum"  # or "adamw", "rmsprop"
     learning_rate: float = 0.01
     lr_policy: str = "multistep"  # or "constant", "cosine" (to 0), "one_cycle" (up and down)
@@ -215,7 +218,7 @@ class TrainConfig:
         _check_at_least(self, 1, "epoch", "batch_size", "accumulate", "seg_num", "short_size")
         _check_at_least(self, 1, "target_size", "keep_checkpoints", "num_sequences")
         _check_at_least(self, 1, "clips_per_video")
-        _check_at_least(self, 0, "scheduled_sampling", "picture_every")
+        _check_at_least(self, 0, "scheduled_sampling", "picture_every", "histogram_every")
         _check_at_least(
             self, 0, "num_reader_threads", "color_jitter", "learning_rate", "warmup_epochs",
             "l2_weight_decay", "clip_norm", "clip_value", "seed", "early_stop", "mixup", "cutmix",
@@ -277,7 +280,31 @@ class Config:
         """Sections of plain values, as they are written to a run's config.yaml."""
         return {name.upper(): _plain(dataclasses.asdict(getattr(self, name))) for name in SECTIONS}
 
+    def recipe(self) -> dict[str, object]:
+        """What runs are compared by: some keys always, and all others that are not as usual.
 
+        A dot in a name would leave VisualDL's table empty.
+        """
+        found = {}
+        for name in ("model", "train"):
+            section = getattr(self, name)
+            for key in dataclasses.fields(section):
+                value, full = getattr(section, key.name), f"{name.upper()}/{key.name}"
+                usual = key.default if key.default_factory is MISSING else key.default_factory()
+                if full in _COMPARED or (value != usual and key.name not in _ELSEWHERE):
+                    found[full] = _plain(value)
+        return {key: found[key] for key in _COMPARED} | found
+
+
+_COMPARED = (
+    "MODEL/name", "MODEL/seg_num", "TRAIN/epoch", "TRAIN/batch_size", "TRAIN/optimizer",
+    "TRAIN/learning_rate", "TRAIN/l2_weight_decay", "TRAIN/seed",
+)  # fmt: skip
+# What says where a run is and how it is watched, not what it learns.
+_ELSEWHERE = (
+    "filelist", "num_reader_threads", "read_timeout", "use_gpu", "keep_checkpoints",
+    "checkpoint_minutes", "picture_every", "histogram_every", "draw_network",
+)  # fmt: skip
 SECTIONS = {
     "model": ModelConfig,
     "train": TrainConfig,

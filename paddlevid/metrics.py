@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from paddlevid.data.loader import Batch
 
+MOST_CURVES = 10  # classes with a precision-recall curve each
+
 
 def score_views(
     run: Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]], batch: Batch
@@ -30,6 +32,35 @@ def num_hits(logits: NDArray, labels: NDArray, k: int) -> int:
     before = np.arange(logits.shape[1]) < labels[:, None]
     rank = ((logits > own) | ((logits == own) & before)).sum(axis=1)
     return int(((rank < k) & ~np.isnan(logits).any(axis=1)).sum())
+
+
+@dataclass(frozen=True)
+class PRCurve:
+    """Precision and recall at thresholds 1/n, 2/n, ... 1, and the counts they are made of."""
+
+    precision: NDArray[np.float64]  # (n,), 1 where nothing is above the threshold
+    recall: NDArray[np.float64]
+    tp: NDArray[np.int64]  # true positives, and so on
+    fp: NDArray[np.int64]
+    tn: NDArray[np.int64]
+    fn: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, scores: NDArray, is_positive: NDArray[np.bool_], steps: int = 100) -> "PRCurve":
+        """Of probabilities and of what is true, both (N,); without a positive the recall is 0."""
+        thresholds = np.arange(1, steps + 1) / steps
+        positives, negatives = np.sort(scores[is_positive]), np.sort(scores[~is_positive])
+        tn, fn = np.searchsorted(negatives, thresholds), np.searchsorted(positives, thresholds)
+        tp, fp = len(positives) - fn, len(negatives) - tn
+        precision = np.where(tp + fp, tp / np.maximum(tp + fp, 1), 1.0)
+        return cls(precision, tp / max(len(positives), 1), tp, fp, tn, fn)
+
+    @classmethod
+    def mean(cls, curves: Sequence["PRCurve"]) -> "PRCurve":
+        """Mean precision and recall at each threshold, and the sums of the counts."""
+        parts = {name: [getattr(curve, name) for curve in curves] for name in cls.__annotations__}
+        means = {name: np.mean(parts.pop(name), axis=0) for name in ("precision", "recall")}
+        return cls(**means, **{name: np.sum(counts, axis=0) for name, counts in parts.items()})
 
 
 @dataclass(frozen=True)
@@ -77,6 +108,18 @@ class Evaluation:
         line = f"loss {self.loss:.4f} top-1 {self.top_k(1):.4f} top-5 {self.top_k(5):.4f}"
         line += f" of {len(self.labels)} clips"
         return line + (f" ({self.num_bad} left out)" if self.num_bad else "")
+
+    def pr_curves(self, classes: Sequence[str]) -> dict[str, PRCurve]:
+        """The mean over the classes (macro) and all answers as one (micro); of few, each class."""
+        scores = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
+        scores /= scores.sum(axis=1, keepdims=True)
+        is_label = self.labels[:, None] == np.arange(scores.shape[1])  # (N, K)
+        of_class = [PRCurve.of(*columns) for columns in zip(scores.T, is_label.T, strict=True)]
+        of_all = PRCurve.of(scores.ravel(), is_label.ravel())
+        curves = {"all/macro": PRCurve.mean(of_class), "all/micro": of_all}
+        if len(classes) <= MOST_CURVES:
+            curves |= {f"class/{name}": c for name, c in zip(classes, of_class, strict=True)}
+        return curves
 
     def summary(self) -> dict[str, float | int]:
         """The figures of metrics.json."""

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +75,7 @@ class Predictor:
         self._options = {"device": self.device, "half": half, "tensorrt": tensorrt}
         self._tolerance = 0.05 if half else 1e-3
         self._programs: dict[str, Program] = {}
+        self.seconds = 0.0  # that calls have taken so far, with the making of programs
 
     def __call__(
         self, *arrays: NDArray[np.float32], method: str = "forward", **arguments: object
@@ -84,10 +86,16 @@ class Predictor:
             arrays: each (N, ...) float32.
             arguments: more of the method, which are no arrays.
         """
-        call = Call(self.network, method, arguments)
+        started = time.perf_counter()
+        try:
+            return self._run(Call(self.network, method, arguments), arrays)
+        finally:
+            self.seconds += time.perf_counter() - started
+
+    def _run(self, call: "Call", arrays: Sequence[NDArray]) -> list[NDArray[np.float32]]:
         if self._in_programs:
             shapes = [[None, *array.shape[1:]] for array in arrays]
-            key = json.dumps([method, arguments, shapes], sort_keys=True)
+            key = json.dumps([call.method, call.arguments, shapes], sort_keys=True)
             if key not in self._programs and not self._is_full():
                 self._make(call, arrays, shapes, key)
             if key in self._programs:

@@ -15,7 +15,7 @@ from paddle import Tensor, nn
 
 from paddlevid import plots
 from paddlevid.data.encode import write_mp4
-from paddlevid.data.loader import Batch
+from paddlevid.data.loader import Batch, Loader
 from paddlevid.data.mix import Mix
 from paddlevid.frame_metrics import (
     BASELINES,
@@ -25,10 +25,11 @@ from paddlevid.frame_metrics import (
     repeat_last,
 )
 from paddlevid.layers.recurrent import seen_frames
-from paddlevid.metrics import Evaluation, num_hits, score_views
-from paddlevid.predictor import Predictor
+from paddlevid.metrics import Evaluation, PRCurve, num_hits, score_views
+from paddlevid.predictor import Predictor, softmax
 
 Pictures = dict[str, NDArray[np.uint8]]  # by name, RGB (H, W, 3)
+MOST_WATCHED = 8  # validation clips whose strips are drawn with what is said of them
 
 
 class Result(Protocol):
@@ -87,8 +88,16 @@ class Task(Protocol):
         """Of a training batch, now and then; also written to the folder."""
         ...
 
+    def watch(self, loader: Loader) -> None:
+        """Remember some clips of the validation list, for `draw_result`."""
+        ...
+
     def draw_result(self, result: Result) -> Pictures:
         """Of the best evaluation so far."""
+        ...
+
+    def pr_curves(self, result: Result) -> dict[str, PRCurve]:
+        """Of an evaluation, by name."""
         ...
 
 
@@ -119,6 +128,7 @@ class Classification:
         self.loss_fn, self.classes = loss_fn, classes
         self.mix, self.frame_labels = mix, frame_labels
         self.image_mean, self.image_std = image_mean, image_std
+        self._watched: dict[int, NDArray[np.uint8]] = {}  # strips, by index in the list
 
     def compute_loss(
         self, model: nn.Layer, batch: Batch, rng: np.random.Generator | None = None, step: int = 0
@@ -166,11 +176,33 @@ class Classification:
         """Nothing."""
         return {}
 
+    def watch(self, loader: Loader) -> None:
+        """Clips from all over the list, as film strips; not of features."""
+        indices = np.linspace(0, len(loader.dataset) - 1, MOST_WATCHED).round().astype(int)
+        for item in loader.some(np.unique(indices).tolist()):
+            if item.views.ndim == 5:
+                strip, _ = plots.film_strip(
+                    item.views[0], self.image_mean, self.image_std, most=8, height=96
+                )
+                self._watched[item.index] = strip
+
     def draw_result(self, result: Evaluation) -> Pictures:
-        """The confusion matrix."""
+        """The confusion matrix, and the clips that are watched with what is said of them."""
         picture = plots.to_array(plots.confusion_figure(result.confusion, self.classes))
         gc.collect()  # of figures, which are full of cycles, dozens would stay
-        return {"confusion": picture}
+        pictures = {"confusion": picture}
+        for number, (index, strip) in enumerate(sorted(self._watched.items()), start=1):
+            for row in np.flatnonzero(result.indices == index):  # none where it could not be read
+                scores, label = softmax(result.logits[row]), self.classes[result.labels[row]]
+                best = int(scores.argmax())
+                text = f"{label}: predicted {self.classes[best]}, {scores[best]:.2f}"
+                colour = "green" if best == result.labels[row] else "firebrick"
+                pictures[f"clips/{number}"] = plots.with_caption(strip, text, colour)
+        return pictures
+
+    def pr_curves(self, result: Evaluation) -> dict[str, PRCurve]:
+        """See `Evaluation.pr_curves`."""
+        return result.pr_curves(self.classes)
 
 
 class FramePrediction:
@@ -282,6 +314,13 @@ class FramePrediction:
         past, future = (part[:number] for part in self.split(batch))
         [frames] = predictor(past, num_future=future.shape[2])
         return list(zip(past, future, frames, strict=True))
+
+    def watch(self, loader: Loader) -> None:
+        """Nothing: `draw_step` has pictures of training clips."""
+
+    def pr_curves(self, result: FrameEvaluation) -> dict[str, PRCurve]:
+        """None."""
+        return {}
 
     def draw_result(self, result: FrameEvaluation) -> Pictures:
         """The figures for each step into the future."""

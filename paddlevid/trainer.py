@@ -1,6 +1,7 @@
 """Training: loaders, a network and an optimiser -> weights, checkpoints and figures in a folder."""
 
 import contextlib
+import functools
 import math
 import signal
 import sys
@@ -69,10 +70,12 @@ def train_step(
     clip_value: float = 0.0,
     rng: np.random.Generator | None = None,
     step: int = 0,
+    watch: Callable[[], None] = lambda: None,
 ) -> StepResult:
     """One step on several batches, of all ranks, whose gradients add up to those of a large one.
 
-    `rng` and `step`, the number of steps before, are for the task.
+    `rng` and `step`, the number of steps before, are for the task. `watch` is called when the
+    gradients are there and the weights have not changed.
 
     Raises FloatingPointError, before the weights change, when the loss is not finite.
     """
@@ -95,6 +98,7 @@ def train_step(
         raise FloatingPointError(f"the loss became {result.loss}")
     distributed.add_gradients(model.parameters())
     scaler.unscale_(optimizer)
+    watch()
     clip_gradients(model.parameters(), clip_norm, clip_value)
     scaler.step(optimizer)
     scaler.update()
@@ -157,9 +161,12 @@ class Settings:
     keep_checkpoints: int = 2
     checkpoint_minutes: float = 30.0  # from one within an epoch to the next; 0: at its end only
     picture_every: int = 0  # steps; 0 = none, see `Task.draw_step`
+    histogram_every: int = 0  # steps; 0 = none, of weights and gradients
+    draw_network: bool = False
     seed: int = 0
     classes: Sequence[str] = ()  # kept with the weights
-    config: dict = field(default_factory=dict)  # kept in checkpoints and on the dashboard
+    config: dict = field(default_factory=dict)  # kept in checkpoints
+    recipe: dict = field(default_factory=dict)  # what VisualDL compares runs by
     training_list: str = ""  # of which clips; a resumed run must have the same
 
 
@@ -252,7 +259,10 @@ def fit(
         loaders = [loader for loader in (train_loader, valid_loader) if loader]
         at_end.callback(lambda: _write_bad_samples(settings.folder, _reasons(loaders)))
         if not progress.step:
-            dashboard.log_settings(_flat(settings.config), task.figures[:2])
+            metrics = [*task.figures[:2], f"best_{task.figures[1]}"]
+            dashboard.log_settings(settings.recipe, metrics)
+        if valid_loader and is_first:
+            task.watch(valid_loader)
         while progress.epoch < settings.epochs:
             if 0 < settings.early_stop <= progress.epoch - progress.best_epoch:
                 tqdm.write(
@@ -270,16 +280,22 @@ def fit(
                 if group and not progress.step:
                     for name, picture in task.draw_batch(group[0]).items():
                         dashboard.log_image(0, "train", name, picture)
+                    if settings.draw_network and is_first:
+                        _draw_network(dashboard, model, group[0])
                 rate = schedule(progress.epoch + progress.batch / len(train_loader))
                 optimizer.set_lr(rate)
                 seed = np.random.SeedSequence([settings.seed, progress.step, distributed.rank()])
                 paddle.seed(int(seed.generate_state(1)[0]))  # dropout; the same after a resume
+                every = settings.histogram_every
+                watch = lambda: None  # noqa: E731
+                if every and is_first and (progress.step + 1) % every == 0:
+                    watch = functools.partial(_log_arrays, dashboard, model, progress.step + 1)
                 started = time.perf_counter()
                 try:
                     result = train_step(
                         model, task, optimizer, scaler, group,
                         settings.clip_norm, settings.clip_value,
-                        np.random.default_rng(seed), progress.step,
+                        np.random.default_rng(seed), progress.step, watch,
                     )  # fmt: skip
                 except FloatingPointError as error:
                     raise FloatingPointError(
@@ -359,9 +375,13 @@ def _end_epoch(
             )
         line += f" | val {evaluation.in_words()}"
         dashboard.log(progress.step, epoch, "val", **evaluation.figures)
+        for name, curve in task.pr_curves(evaluation).items():
+            dashboard.log_pr_curve(progress.step, name, curve)
         best = evaluation.quality > tuple(progress.best)
         if best:
             progress.best = evaluation.quality
+            name = task.figures[1]
+            dashboard.log_best(progress.step, name, evaluation.figures[name])
             for name, picture in task.draw_result(evaluation).items():
                 dashboard.log_image(progress.step, "val", name, picture)
     if best:
@@ -378,6 +398,23 @@ def _end_epoch(
     dashboard.log(progress.step, epoch, "train", clips_per_second=speed, data_wait=share)
     if share > 0.3 and epoch == 1:
         tqdm.write("  more than 30 % of the time goes into waiting: raise TRAIN.num_reader_threads")
+
+
+def _log_arrays(dashboard: Dashboard, model: nn.Layer, step: int) -> None:
+    """Histograms of the weights that are trained, and of their gradients."""
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            dashboard.log_histogram(step, f"weights/{name}", parameter.numpy())
+            dashboard.log_histogram(step, f"gradients/{name}", parameter.grad.numpy())
+
+
+def _draw_network(dashboard: Dashboard, model: nn.Layer, batch: Batch) -> None:
+    """Whatever Paddle cannot export is no reason not to train it."""
+    try:
+        dashboard.log_network(model, batch.clips.shape[1:])
+    except Exception as error:  # whatever Paddle throws at a network
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        tqdm.write(f"TRAIN.draw_network: this network cannot be drawn: {reason[0].strip()}")
 
 
 def share_statistics(model: nn.Layer, average: WeightAverage | None) -> None:
@@ -457,12 +494,6 @@ def _write_bad_samples(folder: Path, reasons: Sequence[str]) -> None:
         tqdm.write(f"  left out: {reason}")
     if new or not file.exists():
         file.write_text("".join(f"{reason}\n" for reason in known + new), encoding="utf-8")
-
-
-def _flat(config: dict) -> dict[str, object]:
-    """What makes runs differ; a dot in a name would leave VisualDL's table empty."""
-    sections = {name: config[name] for name in ("MODEL", "TRAIN") if name in config}
-    return {f"{name}/{key}": value for name, s in sections.items() for key, value in s.items()}
 
 
 def _bar() -> dict[str, object]:

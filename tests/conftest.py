@@ -70,6 +70,11 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_config(small_data: Path, tmp_path: Path) -> Path:
     """A config that trains a tiny TSN on `small_data` in a second or two."""
+    return write_small_config(tmp_path / "small.yaml", small_data)
+
+
+def write_small_config(path: Path, small_data: Path) -> Path:
+    """The config of `small_config`."""
     reader = {"batch_size": 4, "short_size": 32, "target_size": 32}
     config = {
         "MODEL": {
@@ -83,7 +88,6 @@ def small_config(small_data: Path, tmp_path: Path) -> Path:
         "TEST": {**reader, "filelist": str(small_data / "test.list")},
         "INFER": {**reader, "filelist": str(small_data / "test.list")},
     }
-    path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
 

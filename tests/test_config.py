@@ -644,3 +644,11 @@ def test_a_safetensors_that_is_missing_or_damaged_is_named(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"text")
     with pytest.raises(ConfigError, match=r"a.safetensors is damaged or no .safetensors"):
         load_config(tmp_path / "a.safetensors")
+
+
+def test_a_recipe_has_what_is_always_compared_and_what_is_not_as_usual(load):
+    recipe = load(BOOK, "TRAIN.cutmix=1.0", "TRAIN.histogram_every=9").recipe()
+    assert list(recipe)[:3] == ["MODEL/name", "MODEL/seg_num", "TRAIN/epoch"]
+    assert (recipe["TRAIN/seed"], recipe["TRAIN/cutmix"]) == (0, 1.0)  # the first is as usual
+    assert recipe["MODEL/num_classes"] == 10
+    assert not {"TRAIN/filelist", "TRAIN/histogram_every", "TRAIN/mixup"} & set(recipe)

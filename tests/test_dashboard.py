@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from visualdl import LogReader
+from visualdl import LogReader, LogWriter
 
 from paddlevid.dashboard import Dashboard
+from paddlevid.metrics import PRCurve
 
 FIGURES = ("loss", "top1", "top5")
 COLUMNS = (
@@ -27,7 +28,7 @@ def reader(folder: Path, split: str) -> LogReader:
 
 
 def curve(folder: Path, split: str, tag: str) -> list[tuple[int, float]]:
-    records = reader(folder, split).get_data("scalar", tag)
+    records = reader(folder, split).get_data("scalar", tag if "/" in tag else f"figures/{tag}")
     return [(record.id, pytest.approx(record.value, rel=1e-6)) for record in records]
 
 
@@ -58,8 +59,9 @@ def test_train_and_val_have_the_same_tags_so_that_they_share_a_chart(tmp_path):
         dashboard.log(step, 1, "train", loss=3.0 / step, top1=0.5)
     dashboard.log(2, 1, "val", loss=2.0, top1=0.25)
     dashboard.close()
-    assert sorted(reader(tmp_path, "train").get_tags()["scalar"]) == ["loss", "top1"]
-    assert sorted(reader(tmp_path, "val").get_tags()["scalar"]) == ["loss", "top1"]
+    for split in ("train", "val"):
+        tags = reader(tmp_path, split).get_tags()["scalar"]
+        assert sorted(tags) == ["figures/loss", "figures/top1"]
     assert curve(tmp_path, "train", "loss") == [(1, 3.0), (2, 1.5)]
     assert curve(tmp_path, "val", "top1") == [(2, 0.25)]
 
@@ -69,7 +71,7 @@ def test_a_figure_that_is_not_finite_is_only_in_the_table(tmp_path):
     dashboard.log(1, 1, "val", loss=float("nan"), top1=0.5)
     dashboard.close()
     assert rows(tmp_path)[0]["loss"] == "nan"
-    assert reader(tmp_path, "val").get_tags()["scalar"] == ["top1"]
+    assert reader(tmp_path, "val").get_tags()["scalar"] == ["figures/top1"]
 
 
 def test_an_unknown_figure_is_an_error(tmp_path):
@@ -104,7 +106,9 @@ def test_settings_of_any_kind_are_logged(tmp_path):
     assert got == {
         "a": 1, "b": 0.5, "c": "x", "d": "True", "e": "[1, 2]", "f": "None", "g": "{'h': 1}",
     }  # fmt: skip
-    assert [info.name for info in record.hparam.metricInfos] == ["loss", "top1"]
+    assert [info.name for info in record.hparam.metricInfos] == [
+        "figures/loss", "figures/top1",
+    ]  # fmt: skip
 
 
 def first_part(folder: Path) -> None:
@@ -181,7 +185,46 @@ def test_a_run_resumed_before_the_end_of_an_epoch_drops_what_it_had_ended_with(t
     dashboard.log(4, 2, "val", loss=41.0)
     dashboard.close()
     assert curve(tmp_path, "train", "loss") == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
-    assert curve(tmp_path, "train", "clips_per_second") == [(4, 2.5)]
+    assert curve(tmp_path, "train", "training/clips_per_second") == [(4, 2.5)]
     assert curve(tmp_path, "val", "loss") == [(2, 20.0), (4, 41.0)]
     got = [(row["step"], row["split"], row["clips_per_second"]) for row in rows(tmp_path)[4:]]
     assert got == [("2", "val", ""), ("4", "train", "2.5"), ("4", "val", "")]
+
+
+def test_a_run_from_before_there_were_groups_goes_on_in_the_same_curves(tmp_path):
+    with LogWriter(str(tmp_path / "vdl" / "train"), file_name="vdlrecords.run.log") as old:
+        old.add_hparams({"a": 1}, ["loss"])
+        for step in (1, 2):
+            old.add_scalar("loss", float(step), step)
+            old.add_scalar("learning_rate", 0.5, step)
+        old.add_image("input", np.zeros((4, 4, 3), np.uint8), 0)
+    dashboard = Dashboard(tmp_path, FIGURES, step=2)
+    dashboard.log(3, 1, "train", loss=3.0, learning_rate=0.25)
+    dashboard.close()
+    assert curve(tmp_path, "train", "loss") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    rates = curve(tmp_path, "train", "training/learning_rate")
+    assert rates == [(1, 0.5), (2, 0.5), (3, 0.25)]
+    log = reader(tmp_path, "train")
+    assert (log.get_tags()["image"], len(log.get_tags()["scalar"])) == (["input"], 2)
+    (record,) = log.get_data("hyper_parameters", "hparam")
+    assert [info.name for info in record.hparam.metricInfos] == ["figures/loss"]
+
+
+def test_curves_histograms_and_the_best_figure_come_back_after_a_resume(tmp_path):
+    scores, is_positive = np.float32([0.95, 0.85, 0.35, 0.15]), np.bool_([1, 0, 1, 0])
+    curves = PRCurve.of(scores, is_positive, steps=10)
+    dashboard = Dashboard(tmp_path, FIGURES)
+    for step in (1, 2):
+        dashboard.log_pr_curve(step, "class/100 %", curves)
+        dashboard.log_histogram(step, "weights/fc", np.float32([1, 2, 2, np.nan, np.inf]))
+        dashboard.log_best(step, "top1", step / 4)
+    dashboard.log_histogram(2, "weights/lost", np.float32([np.nan]))
+    dashboard.close()
+    Dashboard(tmp_path, FIGURES, step=1).close()
+    (record,) = reader(tmp_path, "val").get_data("pr_curve", "class/100 _")
+    assert list(record.pr_curve.recall) == curves.recall.tolist()
+    assert list(record.pr_curve.TP) == [2, 2, 2, 1, 1, 1, 1, 1, 1, 0]
+    (record,) = reader(tmp_path, "train").get_data("histogram", "weights/fc")
+    assert sum(record.histogram.hist) == 3
+    assert reader(tmp_path, "train").get_tags()["histogram"] == ["weights/fc"]
+    assert curve(tmp_path, "val", "best_top1") == [(1, 0.25)]

@@ -153,9 +153,11 @@ def test_evaluation_and_prediction_count_each_clip_once_and_in_order(
         assert done.returncode == 0, done.stderr + lines(tmp_path)
         done = launch(
             tmp_path, "infer.py", "--weights", weights, "--output", run / "found.jsonl", broken,
-            alone=alone,
+            "--report", run / "page.html", alone=alone,
         )  # fmt: skip
         assert done.returncode != 0
+        for page in ("report.html", "page.html"):  # rank 0 alone has written them
+            assert (run / page).read_text(encoding="utf-8").count("data:image/jpeg") == 7
     ours, theirs = (json.loads((run / "metrics.json").read_text()) for run in (two, one))
     assert ours["num_clips"] == 7
     assert ours == pytest.approx(theirs, rel=1e-5)

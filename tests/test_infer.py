@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -200,6 +201,10 @@ def test_an_evaluation_writes_its_figures_beside_the_weights(run, weights, capsy
     with open(weights.parent / "per_class.csv", newline="") as file:
         assert [row["clips"] for row in csv.DictReader(file)] == ["2", "2"]
     assert (weights.parent / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
+    page = (weights.parent / "report.html").read_text(encoding="utf-8")
+    assert f'<b id="loss"><data value="{metrics["loss"]}">' in page
+    assert page.count("data:image/jpeg") == 4 and "No mistakes; the least certain clips" in page
+    assert "infer.py --config" in page and hashlib.sha256(weights.read_bytes()).hexdigest() in page
     assert "test: top-1 1.0000" in capsys.readouterr().out
 
 
@@ -209,6 +214,20 @@ def test_the_other_splits_have_files_of_their_own(run, weights):
     assert not (weights.parent / "metrics.json").exists()
     assert run("--split", "valid") == 0
     assert json.loads((weights.parent / "metrics_valid.json").read_text())["num_clips"] == 4
+    assert (weights.parent / "report_train.html").exists()
+    assert (weights.parent / "report_valid.html").exists()
+
+
+def test_a_page_of_predictions_shows_each_input(run, weights, videos, tmp_path, capsys):
+    assert run("--report", videos, tmp_path / "missing.avi") == 1  # an INPUT may be behind it
+    page = (weights.parent / "predictions.html").read_text(encoding="utf-8")
+    assert [name in page for name in ("暗 clip.avi", "light clip.AVI", "missing.avi")] == [True] * 3
+    assert page.count("data:image/jpeg") == 2 and page.count("does not exist") == 2
+    assert '<b id="num_inputs"><data value="3">' in page
+    assert f"report: {weights.parent}/predictions.html" in capsys.readouterr().err
+    own = tmp_path / "own.html"
+    assert run("--split", "test", "--report", own) == 0
+    assert own.exists() and not (weights.parent / "report.html").exists()
 
 
 def test_bad_clips_of_a_list_are_counted_and_limited(run, weights, small_data, tmp_path, capsys):
@@ -268,6 +287,8 @@ def test_wrong_input_gets_one_readable_line(run, tmp_path, capsys, words, messag
         (["a.avi", "--split", "test"], "give either INPUT or --split"),
         (["--output", "p.xml"], "needs a name that ends in .jsonl or .csv"),
         (["--output", "no/such/p.csv"], "there is no folder no/such"),
+        (["--report", "no/such/p.html"], "--report no/such/p.html: there is no folder no/such"),
+        (["--stream", "0", "--report"], "neither --split, --curve, --trunk nor --report"),
         (["--split", "test", "--output", "p.csv"], "--output is for predictions"),
         (["--top-k", "0"], "needs a whole number from 1 up"),
         (["--num-clips", "0"], "needs a whole number from 1 up"),

@@ -271,6 +271,17 @@ def test_a_bad_clip_that_is_drawn_often_counts_once():
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
+def test_some_clips_are_read_once_more_without_counting_bad_ones(num_workers):
+    clips = Clips(9, c3="is broken")
+    with Loader(
+        clips, 2, num_workers=num_workers, max_bad_samples=0, num_ranks=2, rank=1
+    ) as loader:
+        items = list(loader.some([7, 3, 0]))
+        assert [(item.index, item.views[0, 0, 0, 0, 0]) for item in items] == [(7, 7), (0, 0)]
+        assert loader.bad == {}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_epoch_can_start_at_a_later_batch(num_workers):
     loader = Loader(Clips(10), 4, shuffle=True, num_workers=num_workers)
     with loader:

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
 from paddlevid.data.loader import Batch
-from paddlevid.metrics import Evaluation, num_hits, score_views
+from paddlevid.metrics import Evaluation, PRCurve, num_hits, score_views
 
 LOGITS = np.array(
     [
@@ -124,3 +125,32 @@ def test_the_views_of_a_clip_are_averaged_and_not_those_of_its_neighbour(num_vie
     expected = (clips.reshape(2, num_views, 3) ** 2).mean(axis=1)
     np.testing.assert_allclose(score_views(run, batch), expected, rtol=1e-6)
     assert sizes == [2] * num_views  # one view of each clip at a time
+
+
+def test_precision_and_recall_are_those_of_scikit_learn_at_each_threshold():
+    rng = np.random.default_rng(0)
+    scores, is_positive = rng.random(50), rng.random(50) < 0.3
+    curve = PRCurve.of(scores, is_positive, steps=20)
+    for at, threshold in enumerate(np.arange(1, 21) / 20):
+        predicted = scores >= threshold
+        (tn, fp), (fn, tp) = confusion_matrix(is_positive, predicted, labels=[False, True])
+        assert (curve.tp[at], curve.fp[at], curve.tn[at], curve.fn[at]) == (tp, fp, tn, fn)
+        precision = precision_score(is_positive, predicted, zero_division=1.0)
+        assert curve.precision[at] == pytest.approx(precision)
+        assert curve.recall[at] == pytest.approx(recall_score(is_positive, predicted))
+
+
+def test_without_positives_the_recall_is_zero_and_nothing_is_divided_by_zero():
+    curve = PRCurve.of(np.float32([0.2, 0.7]), np.bool_([0, 0]), steps=2)
+    assert (curve.recall.tolist(), curve.precision.tolist()) == ([0, 0], [0, 1])
+
+
+def test_few_classes_have_a_curve_each_and_many_the_means(evaluation):
+    curves = evaluation.pr_curves(["a", "b", "c", "d"])
+    assert list(curves) == ["all/macro", "all/micro", "class/a", "class/b", "class/c", "class/d"]
+    of_class = [curves[f"class/{name}"] for name in "abcd"]
+    recall = np.mean([curve.recall for curve in of_class], axis=0)
+    np.testing.assert_allclose(curves["all/macro"].recall, recall)
+    assert curves["all/micro"].tp.tolist() == sum(curve.tp for curve in of_class).tolist()
+    many = Evaluation(np.eye(12, dtype=np.float32), np.arange(12), np.arange(12), 0.0)
+    assert list(many.pr_curves([str(k) for k in range(12)])) == ["all/macro", "all/micro"]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import write_video
+from visualdl import LogReader
 
 import infer
 import train
@@ -91,6 +92,8 @@ KEYS: dict[str, tuple] = {
     "TRAIN.loss": (PREDICT, "l1"),
     "TRAIN.scheduled_sampling": ([*PREDICT, f"MODEL.arguments={FED_BACK}"], 10),
     "TRAIN.picture_every": (PREDICT, 1, "pictures"),
+    "TRAIN.histogram_every": ([], 1, "dashboard"),
+    "TRAIN.draw_network": ([], True, "dashboard"),
     "TRAIN.beta2": (["TRAIN.optimizer=adamw"], 0.5),
     "TRAIN.short_size": (["TRAIN.crop=random"], 40),
     "TRAIN.jitter_scale": ([], [32, 48]),
@@ -240,6 +243,10 @@ def look(what, noise, folder, overrides, capsys, monkeypatch):
     assert code == 0, output.err
     if what == "pictures":
         return sorted(path.name for path in folder.glob("pictures/*"))
+    if what == "dashboard":
+        log = folder / "vdl" / "train" / "vdlrecords.run.log"
+        graphs = list(folder.glob("vdl/train/vdlgraph*"))
+        return sorted(LogReader(file_path=str(log)).get_tags()), len(graphs)
     if what == "files":
         return sorted(path.name for path in (folder / "checkpoints").iterdir())
     state, _ = load_checkpoint(folder / "checkpoints")
@@ -378,6 +385,7 @@ def test_every_flag_of_infer_changes_something(noise, tmp_path, capsys):
         "--split": ["--split", "valid"],
         "--device": ["--device", "gpu:99"],
         "--output": ["--output", f"{tmp_path}/p.jsonl"],
+        "--report": ["--report", f"{tmp_path}/page.html"],
         "--weights": ["--weights", "nowhere.pdparams"],
         "--config": ["--config", "nowhere.yaml"],
         "--curve": ["--curve", f"{tmp_path}/curves"],

@@ -282,3 +282,20 @@ def test_a_text_beyond_the_edge_of_an_image_is_cut_off():
     plots.draw_text(image, mask, 20, 6, np.array([10, 20, 30]))
     assert (image[6:, 20:] == (10, 20, 30)).all()
     assert image[:6].max() == image[:, :20].max() == 0
+
+
+def test_a_film_strip_shows_frames_evenly_and_no_higher_than_asked():
+    clip = np.zeros((3, 20, 50, 40), np.float32) + np.arange(20)[:, None, None] / 20
+    strip, shown = plots.film_strip(clip, (0.0,), (1.0,), most=3, height=25)
+    assert (strip.shape, shown) == ((25, 60, 3), 3)
+    assert strip[10, 10::20, 0].tolist() == [0, 127, 242]  # frames 0, 10 and 19 of 20
+    assert plots.film_strip(clip[:, :2], (0.0,), (1.0,), most=3, height=99)[1] == 2
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_caption_stands_above_its_image_and_has_room():
+    image = np.full((30, 60, 3), 7, np.uint8)  # which is enlarged
+    page = plots.with_caption(image, "a long text: 跑", "green")
+    assert page.shape[0] == 30 + 90 and page.shape[1] >= 180
+    assert (page[30:, :180] == 7).all() and (page[30:, 180:] == 255).all()
+    assert (page[:30].min(axis=(0, 1)) < 200).any()

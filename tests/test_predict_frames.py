@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import write_video
+from safetensors import safe_open
 
 import infer
 import train
@@ -58,6 +59,11 @@ def videos(tmp_path) -> Path:
     return tmp_path / "videos"
 
 
+def num_parameters(run: Path) -> int:
+    with safe_open(run / "best.safetensors", "numpy") as file:
+        return sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
+
+
 def test_a_run_keeps_weights_figures_and_pictures_and_no_classes(run):
     names = {path.name for path in run.iterdir()}
     assert {"best.safetensors", "best.pdparams", "metrics.csv", "config.yaml"} <= names
@@ -86,6 +92,9 @@ def test_an_evaluation_compares_with_simple_predictors_step_by_step(run, capsys)
     ]  # fmt: skip
     mean = np.mean([float(row["ssim"]) for row in rows if row["predictor"] == "network"])
     assert mean == pytest.approx(figures["ssim"], abs=1e-5)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert f'<b id="mse"><data value="{figures["mse"]}">' in page
+    assert f"convlstm, {num_parameters(run):,} parameters" in page
     for name in ("per_step.png", "predictions.png"):
         assert (run / name).read_bytes().startswith(b"\x89PNG")
 
@@ -104,7 +113,10 @@ def test_the_files_that_papers_test_on_are_read(run, tmp_path, capsys):
 def test_frames_behind_the_end_of_videos_are_predicted(run, videos, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["--weights", str(run / "best.safetensors"), "--save_dir", str(out), "--steps", "9"]
-    assert infer.main([*words, str(videos)]) == 1  # one is too short
+    page = tmp_path / "page.html"
+    assert infer.main([*words, str(videos), "--report", str(page)]) == 1  # one is too short
+    text = page.read_text(encoding="utf-8")
+    assert text.count("data:image/jpeg") == 4 and "4 frames of the past and 9 predicted" in text
     error = capsys.readouterr().err
     assert "bar 4.avi: ValueError: it has 3 frames; 4 frames, every 1. one, need 4" in error
     assert "1 of 5 inputs could not be read" in error

@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import gc
+import json
 import os
 import signal
 import threading
@@ -10,6 +11,7 @@ import paddle
 import pytest
 from matplotlib.figure import Figure
 from paddle import nn
+from visualdl import LogReader
 
 from paddlevid.checkpoint import load_checkpoint
 from paddlevid.data.dataset import Item
@@ -705,3 +707,75 @@ def test_frozen_layers_stay_as_they_are_and_in_evaluation_mode(tmp_path):
     head = {"out.weight", "out.bias"}
     trunk = {"norm.weight", "norm.bias", "norm._mean", "norm._variance", "hidden.weight"}
     assert ended == [head, head | trunk | {"hidden.bias"}]
+
+
+# --- what VisualDL shows --------------------------------------------------------------------------
+
+
+def visualdl_tags(folder, split):
+    return LogReader(file_path=str(folder / "vdl" / split / "vdlrecords.run.log")).get_tags()
+
+
+def fit_once(folder, **changes):
+    model, task, optimizer, schedule = parts(epochs=1)
+    loaders = train_loader(8), Loader(Clips(9, broken={2}), 4, max_bad_samples=0.5)
+    fit(model, task, optimizer, schedule, *loaders, settings(folder, epochs=1, **changes))
+
+
+def test_weights_and_gradients_have_histograms_when_asked_for(tmp_path):
+    fit_once(tmp_path / "without")
+    assert "histogram" not in visualdl_tags(tmp_path / "without", "train")
+    fit_once(tmp_path / "with", histogram_every=2)
+    log = LogReader(file_path=str(tmp_path / "with" / "vdl" / "train" / "vdlrecords.run.log"))
+    names = [name for name, _ in Tiny().named_parameters()]
+    kinds = ("weights", "gradients")
+    assert set(log.get_tags()["histogram"]) == {f"{k}/{n}" for k in kinds for n in names}
+    (record,) = log.get_data("histogram", "gradients/out.weight")
+    assert record.id == 2 and sum(record.histogram.hist) == 16 * NUM_CLASSES
+    assert record.histogram.bin_edges[0] < 0 < record.histogram.bin_edges[-1]
+
+
+def test_histograms_do_not_change_the_training(tmp_path):
+    trained = []
+    for every in (0, 1):
+        fit_once(tmp_path / str(every), histogram_every=every)
+        trained.append(read_weights(tmp_path / str(every) / "best.pdparams").arrays)
+    assert_same(*trained)
+
+
+def test_validation_clips_are_shown_with_what_is_said_of_them(tmp_path):
+    fit_once(tmp_path)
+    tags = visualdl_tags(tmp_path, "val")
+    assert {"confusion", "clips/1", "clips/7"} == set(tags["image"]) - {
+        f"clips/{number}" for number in range(2, 7)
+    }  # 8 of 9 clips are watched, one of them is broken
+    assert set(tags["pr_curve"]) == {"all/macro", "all/micro", "class/a", "class/b", "class/c"}
+    assert "figures/best_top1" in tags["scalar"]
+
+
+def test_the_recipe_of_a_run_is_compared_by_its_last_and_best_figures(tmp_path):
+    fit_once(tmp_path, recipe={"TRAIN/learning_rate": 0.5})
+    log = LogReader(file_path=str(tmp_path / "vdl" / "val" / "vdlrecords.run.log"))
+    (record,) = log.get_data("hyper_parameters", "hparam")
+    assert [info.name for info in record.hparam.hparamInfos] == ["TRAIN/learning_rate"]
+    metrics = [info.name for info in record.hparam.metricInfos]
+    assert metrics == ["figures/loss", "figures/top1", "figures/best_top1"]
+    assert set(metrics) <= set(log.get_tags()["scalar"])
+
+
+def test_a_network_is_drawn_and_one_that_cannot_be_is_trained_all_the_same(
+    tmp_path, capsys, monkeypatch
+):
+    fit_once(tmp_path / "drawn", draw_network=True)
+    (file,) = (tmp_path / "drawn" / "vdl" / "train").glob("vdlgraph*")
+    kinds = {node["type"] for node in json.loads(file.read_text())["nodes"]}
+    assert {"Linear", "Dropout"} <= kinds
+
+    def refuse(*_):
+        raise ValueError("a line\nan operator is not known")
+
+    monkeypatch.setattr("visualdl.LogWriter.add_graph", refuse)
+    fit_once(tmp_path / "refused", draw_network=True)
+    assert (tmp_path / "refused" / "best.pdparams").exists()
+    line = "TRAIN.draw_network: this network cannot be drawn: an operator is not known"
+    assert line in capsys.readouterr().out

@@ -116,7 +116,7 @@ wheel: $(VENV)/installed
 
 notebook: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[notebook]"
-	$(VENV)/bin/python -m jupyter execute --timeout=600 $(NOTEBOOK_FLAGS) docs/demo.ipynb
+	$(VENV)/bin/jupyter-execute --timeout=600 $(NOTEBOOK_FLAGS) docs/demo.ipynb
 
 # torchvision would bring another PyTorch; its networks need no more than the one that is there.
 parity:

@@ -6,7 +6,7 @@
 # make test         the tests
 # make fuzz         thousands of damaged files (FUZZ=6000): no crash, no hang, no filled memory
 # make wheel        builds the wheel and uses it as a stranger would, in an environment of its own
-# make notebook     runs docs/demo.ipynb from top to bottom (NOTEBOOK_FLAGS=--inplace keeps what it shows)
+# make notebook     runs docs/demo.ipynb from top to bottom (NOTEBOOK=demo.ipynb keeps what it shows)
 # make parity       the networks against PyTorch's, with the same weights
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +18,7 @@ RUN := output/demo/tsn
 ORDER := data/direction
 TRAIN_FLAGS ?=
 FUZZ ?= 6000
-NOTEBOOK_FLAGS ?=
+NOTEBOOK ?= /dev/null
 
 .PHONY: demo demo-data demo-order demo-recurrent demo-stream demo-frames test test-paddle26 fuzz wheel notebook parity lint clean
 
@@ -116,7 +116,10 @@ wheel: $(VENV)/installed
 
 notebook: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[notebook]"
-	$(VENV)/bin/jupyter-execute --timeout=600 $(NOTEBOOK_FLAGS) docs/demo.ipynb
+	cd docs && $(CURDIR)/$(VENV)/bin/python -c "import nbclient, nbformat; \
+		book = nbformat.read('demo.ipynb', 4); options = dict(coalesce_streams=True, record_timing=False); \
+		nbclient.NotebookClient(book, timeout=1200, **options).execute(); \
+		nbformat.write(book, '$(NOTEBOOK)')"
 
 # torchvision would bring another PyTorch; its networks need no more than the one that is there.
 parity:

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import csv
-import functools
 import io
 import json
 import sys
@@ -12,12 +11,13 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from paddlevid import runtime
 from paddlevid.config import Config, ConfigError, ReaderConfig, load_config
 from paddlevid.files import write_whole
-from paddlevid.flags import Parser, at_least, describe
+from paddlevid.flags import Parser, add_engine, at_least, config_of, describe
 
 
 def share(text: str) -> float:
@@ -84,6 +84,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "that read frame by frame (cnn_lstm, lrcn)",
     )  # fmt: skip
     parser.add_argument(
+        "--save-video", type=Path, metavar="DIR",
+        help="write each input as DIR/NNN_name.mp4 with the most probable classes drawn in, and "
+        "its sound; with --stream also their smoothed probabilities over the last 10 s",
+    )  # fmt: skip
+    parser.add_argument(
+        "--explain", type=Path, metavar="DIR",
+        help="write what a class was seen in as DIR/NNN_name.png: Grad-CAM (tsn, eco, movinet, "
+        "lrcn) or attention rollout (timesformer); with --save-video also as .mp4",
+    )  # fmt: skip
+    parser.add_argument(
+        "--explain-class", metavar="NAME", help="--explain: of this class (the most probable one)"
+    )
+    parser.add_argument(
         "--stream", action="store_true",
         help="INPUT are videos of any length, cameras (0, 1, ...) or addresses (rtsp://, http://): "
         "predict all the while, a line of JSON for each --every frames; several run side by side",
@@ -113,20 +126,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="convlstm: for the predicted frames (default: predictions/ beside the weights) or the "
         "figures of --split (default: beside the weights)",
     )  # fmt: skip
-    parser.add_argument("--device", metavar="cpu|gpu|gpu:0", help="where to compute")
-    parser.add_argument(
-        "--engine", choices=("auto", "eager", "program"), default="auto",
-        help="program: export the network and let paddle.inference run it, with the same scores; "
-        "auto (default): so on a CPU",
-    )  # fmt: skip
-    parser.add_argument("--half", action="store_true", help="a program on a GPU: half precision")
-    parser.add_argument(
-        "--tensorrt", action="store_true", help="a program on a GPU: with TensorRT where it can"
-    )
+    add_engine(parser)
     args = parser.parse_args(argv)
     if args.stream:
-        if not args.inputs or args.split or args.curve or args.trunk:
-            parser.error("--stream needs INPUT, and neither --split, --curve nor --trunk")
+        if not args.inputs or args.split or args.curve or args.trunk or args.explain:
+            parser.error(
+                "--stream needs INPUT, and neither --split, --curve, --trunk nor --explain"
+            )
         if args.output and args.output.suffix.lower() != ".jsonl":
             parser.error(f"--output {args.output}: --stream needs a name that ends in .jsonl")
         args.every = args.every or 8
@@ -141,18 +147,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("give either INPUT or --split")
     if args.split and args.curve:
         parser.error("--curve is for predictions, not for --split")
+    if args.split and (args.save_video or args.explain):
+        parser.error("--save-video and --explain are for predictions, not for --split")
+    if args.explain_class and not args.explain:
+        parser.error("--explain-class is for --explain")
+    for flag, folder in (("--save-video", args.save_video), ("--explain", args.explain)):
+        if folder and folder.exists() and not folder.is_dir():
+            parser.error(f"{flag} {folder} is a file: it needs a folder")
     if args.split and args.output:
         parser.error("--output is for predictions; --split writes its files beside the weights")
     if args.output and args.output.suffix.lower() not in (".jsonl", ".csv"):
         parser.error(f"--output {args.output}: needs a name that ends in .jsonl or .csv")
     if args.output and not args.output.parent.is_dir():
         parser.error(f"--output {args.output}: there is no folder {args.output.parent}")
-    if not args.config:
-        args.config = args.weights.parent / "config.yaml"
-        if args.weights.suffix == ".safetensors":
-            args.config = args.weights  # it carries its own
-        elif not args.config.exists():
-            parser.error(f"there is no {args.config} beside the weights: give --config FILE")
+    args.config = args.config or config_of(parser, args.weights)
     section = "TEST" if args.split == "train" else (args.split or "infer").upper()
     for key, value in (("num_clips", args.num_clips), ("crops", args.crops)):
         if value is not None:
@@ -165,23 +173,13 @@ def infer(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong config answer at once.
-    import paddle
-
     from paddlevid import build, distributed
-    from paddlevid.predictor import Predictor
 
     distributed.join()
     print(build.choose_device(config, args.device), file=sys.stderr)
     classes = build.read_classes(config, args.weights)
-    with paddle.LazyGuard():  # a program that was kept needs no weights
-        model, _ = build.build_model(config, fresh=True)
-    predictor = Predictor(
-        model,
-        args.engine,
-        build.identify(config, args.weights),
-        functools.partial(build.load_all_weights, model, args.weights),
-        half=args.half,
-        tensorrt=args.tensorrt,
+    predictor = build.build_predictor(
+        config, args.weights, args.engine, half=args.half, tensorrt=args.tensorrt
     )
     if config.model.task == "predict":
         return predict_frames(args, config, predictor)
@@ -258,11 +256,27 @@ def predict(
         raise ConfigError("--curve is of one view of a clip: set crops and num_clips to 1")
     if args.curve and not hasattr(predictor.network, "frame_logits"):
         raise ConfigError(f"--curve: {config.model.create_name} does not read frame by frame")
+    explainer = None
+    if args.explain:
+        from paddlevid.explain import Explainer
+
+        if runtime.is_launched():
+            raise ConfigError("--explain runs in one process: start it without paddle's launcher")
+        explainer = Explainer(
+            config, predictor, classes, args.explain_class, with_films=args.save_video is not None
+        )
+        print("--explain runs the network eagerly, whatever --engine says", file=sys.stderr)
+    if args.save_video and any(sample.path.suffix == ".npy" for sample in samples):
+        raise ConfigError("--save-video: .npy features have no pictures; give the videos")
+    for folder in filter(None, (args.save_video, args.explain)):
+        folder.mkdir(parents=True, exist_ok=True)
     k = min(args.top_k, len(classes))
-    num_bad = num_good = 0
+    num_bad = num_good = num_undrawn = 0
     with contextlib.ExitStack() as opened:
         loader = opened.enter_context(build.build_reader(config, reader, samples, labelled=False))
-        predicted: Iterable[Prediction] = predict(predictor, loader, args.curve is not None)
+        predicted: Iterable[Prediction] = predict(
+            predictor, loader, args.curve is not None, explainer is not None
+        )
         if runtime.is_launched():
             own = tqdm(predicted, "predicting", leave=False, disable=None)
             found = distributed.gather_all(list(zip(loader.indices(), own, strict=True)))
@@ -282,13 +296,22 @@ def predict(
                 tqdm.write(in_words(result, classes, k))
                 if args.curve:
                     draw_curve(result, classes, k, args.curve, num_good)
+                if explainer:
+                    name = f"{num_good:03d}_{readable(result.path.stem)}_heat"
+                    explainer.save(result, args.explain / name)
+                if args.save_video and not save_video(
+                    args.save_video, result, classes, k, num_good
+                ):
+                    num_undrawn += 1
             if write:
                 write(as_row(result, classes, k))
     if args.output:
         print(f"{num_good + num_bad} predictions in {args.output}", file=sys.stderr)
     if num_bad:
         print(f"{num_bad} of {num_good + num_bad} inputs could not be read", file=sys.stderr)
-    return 1 if num_bad else 0
+    if num_undrawn:
+        print(f"{num_undrawn} of {num_good} videos could not be written", file=sys.stderr)
+    return 1 if num_bad or num_undrawn else 0
 
 
 def predict_frames(
@@ -297,7 +320,8 @@ def predict_frames(
     predictor: "Predictor",  # noqa: F821
 ) -> int:
     """The frames behind the end of videos, or the errors on a list: -> exit code."""
-    for flag in ("stream", "curve", "trunk", "output", "num_clips", "crops"):
+    others = ("save_video", "explain", "num_clips", "crops")
+    for flag in ("stream", "curve", "trunk", "output", *others):
         if getattr(args, flag):
             name = flag.replace("_", "-")
             raise ConfigError(f"--{name} is for classifiers; {config.model.name} predicts frames")
@@ -397,6 +421,7 @@ def stream(
 ) -> int:
     """Predict videos, cameras or addresses while they run: -> exit code, 1 when one broke off."""
     from paddlevid import build
+    from paddlevid.annotate import StreamVideos, name_of
     from paddlevid.data.live import LiveSource
     from paddlevid.models import MoViNetStream
 
@@ -416,13 +441,22 @@ def stream(
     k = min(args.top_k, len(classes))
     stride = args.stride or config.model.interval
     with contextlib.ExitStack() as opened:
-        sources = [opened.enter_context(LiveSource(a, stride=stride)) for a in args.inputs]
+        read = 1 if args.save_video else stride  # a video shows the other frames as well
+        sources = [opened.enter_context(LiveSource(a, stride=read)) for a in args.inputs]
         for source in sources:
             opened.callback(source.stop)  # these come first
+        videos = None
+        if args.save_video:
+            names = [readable(name_of(address)) for address in args.inputs]
+            videos = opened.enter_context(
+                StreamVideos(args.save_video, args.inputs, names, classes, k)
+            )
+            for video in videos.videos:
+                print(f"writing {video.target} until the end or Ctrl-C", file=sys.stderr)
         output = sys.stdout
         if args.output:
             output = opened.enter_context(open(args.output, "w", encoding="utf-8"))
-        for row in run_streams(streams, sources, args.every, args.smooth):
+        for row in run_streams(streams, sources, args.every, args.smooth, stride, videos):
             best = np.argsort(-row["smoothed"], kind="stable")[:k]
             row["classes"] = [classes[i] for i in best]
             for name in ("probabilities", "smoothed"):
@@ -431,6 +465,10 @@ def stream(
     for source in sources:
         told = f"{readable(source.address)}: {source.num_read} frames, {source.num_dropped} dropped"
         print(told + (f"; {source.problem}" if source.problem else ""), file=sys.stderr)
+    for video in videos.videos if videos else ():
+        if video.num_frames:
+            note = f"; {video.note}" if video.note else ""
+            print(f"{video.num_frames} frames in {video.target}{note}", file=sys.stderr)
     return 1 if any(source.problem for source in sources) else 0
 
 
@@ -439,13 +477,19 @@ def run_streams(
     sources: Sequence["LiveSource"],  # noqa: F821
     every: int,
     smooth: float,
+    stride: int,
+    videos: "annotate.StreamVideos | None" = None,  # noqa: F821
 ) -> Iterator[dict]:
-    """What is said of the sources, until all have ended: a row for each `every` frames of each."""
+    """What is said of the sources, until all have ended: a row for each `every` frames of each.
+
+    Of each `stride` frames one is looked at. All go into the videos, with what the rows say.
+    """
     from paddlevid.stream import push_all
 
     counts, averages = [0] * len(sources), [None] * len(sources)
     newest: list = [None] * len(sources)  # number, seconds and scores of the last frame with scores
     unsaid = [False] * len(sources)
+    blocks = [-1] * len(sources)  # of `stride` frames, the newest one a frame was looked at of
 
     def row(i: int) -> dict:
         unsaid[i] = False
@@ -458,20 +502,32 @@ def run_streams(
 
     while not all(source.ended for source in sources):
         taken = [(i, m) for i, source in enumerate(sources) if (m := source.take()) is not None]
+        if videos:
+            videos.check()
         if not taken:
             waiting = next((i for i, source in enumerate(sources) if not source.ended), None)
             moment = None if waiting is None else sources[waiting].take(wait=0.05)
             if moment is None:
                 continue
             taken = [(waiting, moment)]
-        found = push_all([streams[i] for i, _ in taken], [moment[2] for _, moment in taken])
-        for (i, (number, seconds, _)), scores in zip(taken, found, strict=True):
-            counts[i] += 1
-            if scores is not None:
-                newest[i], unsaid[i] = (number, seconds, scores), True
-                old = scores if averages[i] is None else averages[i]
-                averages[i] = smooth * old + (1 - smooth) * scores
-            if counts[i] % every == 0 and unsaid[i]:
+        chosen = [(i, moment) for i, moment in taken if moment[0] // stride != blocks[i]]
+        for i, moment in chosen:
+            blocks[i] = moment[0] // stride
+        found: dict[int, NDArray[np.float32] | None] = {}
+        if chosen:
+            scores = push_all([streams[i] for i, _ in chosen], [m[2] for _, m in chosen])
+            found = {i: row for (i, _), row in zip(chosen, scores, strict=True)}
+        for i, moment in taken:
+            if i in found:
+                counts[i] += 1
+                if found[i] is not None:
+                    newest[i], unsaid[i] = (moment[0], moment[1], found[i]), True
+                    old = found[i] if averages[i] is None else averages[i]
+                    averages[i] = smooth * old + (1 - smooth) * found[i]
+            is_due = i in found and counts[i] % every == 0 and unsaid[i]
+            if videos:
+                videos.add(i, moment, averages[i] if is_due else None)
+            if is_due:
                 yield row(i)
     for i, source in enumerate(sources):
         if unsaid[i]:  # the last frames of a source
@@ -492,28 +548,9 @@ def add_trunk(
         return predictor
     if any(is_npy):
         raise ConfigError("give either videos or .npy features, not both")
-    from paddlevid.features import WithTrunk, load_trunk
-    from paddlevid.layers.trunks import TRUNKS
+    from paddlevid.features import with_trunk
 
-    name = args.trunk or config.model.trunk
-    if name not in TRUNKS and not Path(name).is_file():
-        raise ConfigError(
-            f"the network reads features of {name or 'a trunk'}: give its file as --trunk FILE, or "
-            f"one of {', '.join(TRUNKS)}"
-        )
-    known = config.model.trunk  # of TRUNKS, --trunk may be a file of its weights
-    if args.trunk and known in TRUNKS and args.trunk not in TRUNKS:
-        trunk = load_trunk(known, Path(args.trunk))
-    else:
-        trunk = load_trunk(name)
-    if config.model.trunk_weights not in ("", trunk.weights):
-        raise ConfigError(
-            f"--trunk {name}: its weights are not those of the features that the network was "
-            f"trained on, of {config.model.trunk} (SHA-256 {config.model.trunk_weights[:16]}...): "
-            "give --trunk FILE"
-        )
-    network = WithTrunk(trunk.network, config.model.grid, predictor.network)
-    return predictor.of(network, f"{trunk.name} {trunk.weights}")
+    return with_trunk(config.model, predictor, args.trunk)
 
 
 def draw_curve(
@@ -529,6 +566,28 @@ def draw_curve(
     folder.mkdir(parents=True, exist_ok=True)
     figure = plots.curve_figure(result.frame_probabilities, classes, k)
     plots.save(figure, folder / f"{number:03d}_{readable(result.path.stem)}.png")
+
+
+def save_video(
+    folder: Path,
+    result: "predictor.Prediction",  # noqa: F821
+    classes: Sequence[str],
+    k: int,
+    number: int,
+) -> bool:
+    """Write an input with what is said of it as FOLDER/<number>_<name>.mp4: -> whether it is."""
+    from paddlevid.annotate import annotate_clip
+    from paddlevid.data.limits import DecodeError
+
+    target = folder / f"{number:03d}_{readable(result.path.stem)}.mp4"
+    try:
+        note = annotate_clip(result.path, target, classes, result.probabilities, k)
+    except DecodeError as error:
+        tqdm.write(f"no video is written: {readable(error)}", file=sys.stderr)
+        return False
+    if note:
+        tqdm.write(f"{readable(result.path)}: {note}", file=sys.stderr)
+    return True
 
 
 def readable(text: object) -> str:
@@ -597,7 +656,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return infer(args)
     except (ValueError, OSError) as error:
-        print(f"infer.py: {describe(error, args.output or args.weights.parent)}", file=sys.stderr)
+        folder = args.save_video or args.explain or args.output or args.weights.parent
+        print(f"infer.py: {describe(error, folder)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("infer.py: stopped", file=sys.stderr)

@@ -18,6 +18,8 @@ COMMANDS = {
     "infer": ("infer", "predict videos and streams, or evaluate a list"),
     "configs": ("paddlevid.copy_configs", "copy the configs to a folder of your own"),
     "models": ("paddlevid.catalogue", "list the networks, their cost and published accuracy"),
+    "export": ("paddlevid.export.__main__", "make a folder that predicts without paddlevid"),
+    "serve": ("paddlevid.serve.__main__", "answer over HTTP what videos show"),
     "convert": ("paddlevid.convert.__main__", "convert weights of other projects"),
     "doctor": ("paddlevid.doctor.__main__", "look at machine, config and lists; say what is wrong"),
     "bench": ("paddlevid.bench.__main__", "measure networks, reading and memory"),

@@ -1,6 +1,7 @@
 """Building: a config -> loaders, network, loss, optimiser; nothing below it reads the config."""
 
 import difflib
+import functools
 import json
 import re
 import zlib
@@ -172,7 +173,7 @@ def _dataset_class(samples: Sequence[Sample]) -> type[VideoDataset]:
     return HMDB51Dataset if any(is_pickled(sample.path) for sample in samples) else VideoDataset
 
 
-def _features(config: Config) -> int:
+def num_features(config: Config) -> int:
     """D that the network takes."""
     return config.model.arguments.get("features", 2048)
 
@@ -215,7 +216,7 @@ def check_features(config: Config, folder: Path) -> Manifest:
         "grid": model.grid,
         "mean": model.image_mean,
         "std": model.image_std,
-        "features": _features(config),
+        "features": num_features(config),
     }
     given = {"trunk": model.trunk, "weights": model.trunk_weights, "size": model.fixed_size}
     wanted |= {key: value for key, value in given.items() if value}
@@ -386,7 +387,7 @@ def _labelled_dataset(config: Config, classes: Sequence[str]) -> VideoDataset | 
     samples = _read_split(config, "train")
     if config.model.format == "features":
         check_features(config, Path(train.filelist).parent)
-        return FeatureDataset(samples, _features(config), config.model.num_classes)
+        return FeatureDataset(samples, num_features(config), config.model.num_classes)
     return _dataset_class(samples)(
         samples,
         build_sampler(config, train),
@@ -469,7 +470,7 @@ def build_reader(
         )
     num_classes = config.model.num_classes if labelled else None
     if samples and all(sample.path.suffix == ".npy" for sample in samples):
-        dataset = FeatureDataset(samples, _features(config), num_classes)
+        dataset = FeatureDataset(samples, num_features(config), num_classes)
     else:
         dataset = _dataset_class(samples)(
             samples,
@@ -588,6 +589,17 @@ def identify(config: Config, file: Path) -> str:
     except OSError as error:
         raise WeightsError(f"cannot read the weights {file}: {error.strerror}") from error
     return f"{digest} {json.dumps(config.to_dict()['MODEL'], sort_keys=True)}"
+
+
+def build_predictor(
+    config: Config, file: Path, engine: str = "auto", *, half: bool = False, tensorrt: bool = False
+) -> Predictor:
+    """The network for predictions, with all weights from a file; see Predictor."""
+    with paddle.LazyGuard():  # a program that was kept needs no weights
+        model, _ = build_model(config, fresh=True)
+    load = functools.partial(load_all_weights, model, file)
+    identity = identify(config, file)
+    return Predictor(model, engine, identity, load, half=half, tensorrt=tensorrt)
 
 
 def build_loss(config: Config, dataset: VideoDataset | None = None) -> nn.Layer:

@@ -13,7 +13,7 @@ import paddle.nn.functional as F
 from numpy.typing import NDArray
 from paddle import Tensor, nn
 
-from paddlevid.config import load_config
+from paddlevid.config import ConfigError, ModelConfig, load_config
 from paddlevid.convert.conversion import convert
 from paddlevid.convert.names import IMAGENET, OURS
 from paddlevid.data.dataset import Sample
@@ -85,6 +85,33 @@ def _trained_trunk(file: Path) -> Trunk:
     return Trunk(model.create_name, network.trunk, sha256_of(file), tuple(size), mean, std)
 
 
+def trunk_of(model: ModelConfig, name: str | None = None) -> Trunk:
+    """The trunk whose features a network was trained on, to go before it.
+
+    Args:
+        name: one of TRUNKS, or a file: of train.py, or of the trunk's weights; None: MODEL.trunk.
+
+    Raises ConfigError where there is none, or its weights are others.
+    """
+    chosen = name or model.trunk
+    if chosen not in TRUNKS and not Path(chosen).is_file():
+        raise ConfigError(
+            f"the network reads features of {chosen or 'a trunk'}: give its file as --trunk FILE, "
+            f"or one of {', '.join(TRUNKS)}"
+        )
+    if name and model.trunk in TRUNKS and name not in TRUNKS:
+        trunk = load_trunk(model.trunk, Path(name))
+    else:
+        trunk = load_trunk(chosen)
+    if model.trunk_weights not in ("", trunk.weights):
+        raise ConfigError(
+            f"--trunk {chosen}: its weights are not those of the features that the network was "
+            f"trained on, of {model.trunk} (SHA-256 {model.trunk_weights[:16]}...): give "
+            "--trunk FILE"
+        )
+    return trunk
+
+
 class _Pooled(nn.Layer):
     """A trunk and the average over grid x grid parts of its maps: -> (N, D * grid * grid)"""
 
@@ -114,6 +141,13 @@ class WithTrunk(nn.Layer):
     def _features(self, clip: Tensor) -> Tensor:
         features = unfold_time(self.trunk(fold_time(clip)), clip.shape[2])
         return features * seen_frames(clip).unsqueeze(2).astype(features.dtype)
+
+
+def with_trunk(model: ModelConfig, predictor: Predictor, name: str | None = None) -> Predictor:
+    """A network for features, with the trunk before it (see `trunk_of`): for clips."""
+    trunk = trunk_of(model, name)
+    network = WithTrunk(trunk.network, model.grid, predictor.network)
+    return predictor.of(network, f"{trunk.name} {trunk.weights}")
 
 
 class Extractor:

@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +44,30 @@ def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
             _wait_for_disk(path.parent, os.O_RDONLY)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path` to write to, which takes its place at the end.
+
+    Where the writing fails, what was at `path` before stays, and nothing is left beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        partial, before = made / "new", made / "old"
+        partial.mkdir()
+        yield partial
+        if path.exists():
+            os.replace(path, before)
+        try:
+            os.replace(partial, path)
+        except BaseException:
+            if before.exists():
+                os.replace(before, path)
+            raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _wait_for_disk(path: Path, flags: int) -> None:

@@ -27,6 +27,30 @@ def at_least(low: int) -> Callable[[str], int]:
     return whole_number
 
 
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """The flags that say where and by what a network is run, see `Predictor`."""
+    parser.add_argument("--device", metavar="cpu|gpu|gpu:0", help="where to compute")
+    parser.add_argument(
+        "--engine", choices=("auto", "eager", "program"), default="auto",
+        help="program: export the network and let paddle.inference run it, with the same scores; "
+        "auto (default): so on a CPU",
+    )  # fmt: skip
+    parser.add_argument("--half", action="store_true", help="a program on a GPU: half precision")
+    parser.add_argument(
+        "--tensorrt", action="store_true", help="a program on a GPU: with TensorRT where it can"
+    )
+
+
+def config_of(parser: Parser, weights: Path) -> Path:
+    """The config that belongs to weights: in a .safetensors itself, else config.yaml beside."""
+    if weights.suffix == ".safetensors":
+        return weights
+    config = weights.parent / "config.yaml"
+    if not config.exists():
+        parser.error(f"there is no {config} beside the weights: give --config FILE")
+    return config
+
+
 def dictionary(text: str) -> dict:
     """The type of a flag that takes a dictionary as JSON."""
     try:

@@ -1,8 +1,10 @@
 """Pictures: counts and matrices -> matplotlib figures, PNG files and image arrays."""
 
+import bisect
 import contextlib
 import functools
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -147,6 +149,44 @@ def _say_that_a_font_is_missing() -> None:
     )
 
 
+@functools.lru_cache(maxsize=4096)
+def text_mask(text: str, size: int, max_width: int = 1 << 14) -> NDArray[np.float32]:
+    """A line of text -> how much of each pixel it covers, from 0 to 1: (about 1.4 size, w)
+
+    In whichever fonts have its letters. One that would be wider than `max_width` ends in "...".
+    """
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    figure = Figure(figsize=(1, 1), dpi=72)  # a point is a pixel
+    canvas = FigureCanvasAgg(figure)
+    line = figure.text(0, 0, text, fontsize=size, parse_math=False)
+
+    def width_of(shown: str) -> int:
+        line.set_text(shown)
+        return math.ceil(line.get_window_extent(canvas.get_renderer()).width) + 1
+
+    with _said_once_what_is_missing():
+        wide = max(width_of(text), 2)
+        if wide > max_width:  # the widest beginning that fits
+            count = bisect.bisect_left(
+                range(1, len(text)), max_width, key=lambda n: width_of(f"{text[:n]}...") + 1
+            )
+            wide = min(max(width_of(f"{text[:count]}..."), 2), max(max_width, 2))
+    high = math.ceil(1.4 * size)
+    figure.set_size_inches(wide / 72, high / 72)
+    line.set_y(0.4 * size / high)
+    return 1 - to_array(figure)[..., 0].astype(np.float32) / 255
+
+
+def draw_text(
+    image: NDArray[np.uint8], mask: NDArray[np.float32], left: int, top: int, colour: NDArray
+) -> None:
+    """Draw a text_mask into an RGB image; what lies beyond its edges is left out."""
+    top, left = max(top, 0), max(left, 0)
+    under = image[top : top + mask.shape[0], left : left + mask.shape[1]]
+    cover = mask[: under.shape[0], : under.shape[1], None]
+    under[:] = under + (np.float32(colour) - under) * cover
+
+
 def frame_grid(clips: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray:
     """Normalised clips (N, C, T, H, W) -> one RGB image, a row for each clip: (N H, T W, 3)."""
     n, c, t, h, w = clips.shape
@@ -196,7 +236,7 @@ def _enlarge(image: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
 
 def save_image(image: NDArray[np.uint8], path: Path) -> None:
     """Write an RGB image (H, W, 3) as PNG."""
-    matplotlib.image.imsave(path, image)
+    matplotlib.image.imsave(path, image, format="png")
 
 
 def steps_figure(figures: dict[str, dict[str, NDArray[np.float64]]]) -> Figure:

@@ -84,7 +84,7 @@ class Predictor:
             arrays: each (N, ...) float32.
             arguments: more of the method, which are no arrays.
         """
-        call = _Call(self.network, method, arguments)
+        call = Call(self.network, method, arguments)
         if self._in_programs:
             shapes = [[None, *array.shape[1:]] for array in arrays]
             key = json.dumps([method, arguments, shapes], sort_keys=True)
@@ -94,7 +94,7 @@ class Predictor:
                 return self._programs[key](*arrays)
         return self._run_eagerly(call, arrays)
 
-    def _run_eagerly(self, call: "_Call", arrays: Sequence[NDArray]) -> list[NDArray[np.float32]]:
+    def _run_eagerly(self, call: "Call", arrays: Sequence[NDArray]) -> list[NDArray[np.float32]]:
         self.load_weights()
         with paddle.no_grad():
             outputs = call([paddle.to_tensor(array) for array in arrays])
@@ -115,7 +115,7 @@ class Predictor:
     def _is_full(self) -> bool:
         return self._is_auto and len(self._programs) >= MOST_PROGRAMS
 
-    def _make(self, call: "_Call", arrays: Sequence[NDArray], shapes: list[list], key: str) -> None:
+    def _make(self, call: "Call", arrays: Sequence[NDArray], shapes: list[list], key: str) -> None:
         """Make the program; where that fails, "auto" says so and goes on without programs."""
         identity = f"{self.identity} {key}" if self.identity else ""
         kept = kept_program(shapes, identity, **self._options)
@@ -138,7 +138,7 @@ class Predictor:
             )
             self._in_programs = False
 
-    def _check(self, call: "_Call", arrays: Sequence[NDArray], program: Program) -> None:
+    def _check(self, call: "Call", arrays: Sequence[NDArray], program: Program) -> None:
         """Raise ValueError where a program says another thing than the network."""
         one = [array[:1] for array in arrays]
         expected = self._run_eagerly(call, one)
@@ -158,7 +158,7 @@ def speed_up_frozen_part(model: nn.Layer) -> None:
             model.run_frozen = lambda frames: paddle.to_tensor(predictor(frames.numpy())[0])
 
 
-class _Call(nn.Layer):
+class Call(nn.Layer):
     """A method of a network with some fixed arguments, as a layer from a list to a list."""
 
     def __init__(self, network: nn.Layer, method: str, arguments: dict) -> None:
@@ -166,6 +166,7 @@ class _Call(nn.Layer):
         self.network, self.method, self.arguments = network, method, arguments
 
     def forward(self, inputs: list[paddle.Tensor]) -> list[paddle.Tensor]:
+        """What the method says, without what is None."""
         outputs = getattr(self.network, self.method)(*inputs, **self.arguments)
         outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
         return [output for output in outputs if output is not None]
@@ -188,6 +189,7 @@ class Prediction:
     probabilities: NDArray[np.float32] | None = None  # (K,)
     frame_probabilities: NDArray[np.float32] | None = None  # (T, K), of the clip up to each frame
     label: int = -1  # -1: not known
+    clip: NDArray[np.float32] | None = None  # (C, T, H, W), as the network saw it
     problem: str = ""
 
     def top_k(self, k: int) -> list[int]:
@@ -195,22 +197,26 @@ class Prediction:
         return np.argsort(-self.probabilities, kind="stable")[:k].tolist()
 
 
-def predict(predictor: Predictor, loader: Loader, of_frames: bool = False) -> Iterator[Prediction]:
+def predict(
+    predictor: Predictor, loader: Loader, of_frames: bool = False, with_clips: bool = False
+) -> Iterator[Prediction]:
     """The predictions for `loader.indices()`; unreadable clips say so.
 
     `of_frames`: also what the network says after each frame; for a network with `frame_logits`, and
-    one view of a clip.
+    one view of a clip. `with_clips`: also what the network saw, of one view.
     """
     samples = loader.dataset.samples
     indices = loader.indices()
     for batch in read_ahead(loader.batches()):
         probabilities = softmax(score_views(predictor, batch))
         curves = _curves(predictor, batch) if of_frames else [None] * len(batch.labels)
-        results = zip(batch.indices.tolist(), probabilities, curves, batch.labels, strict=True)
-        for index, scores, curve, label in results:
+        clips = batch.clips if with_clips else [None] * len(batch.labels)
+        indexed = batch.indices.tolist()
+        results = zip(indexed, probabilities, curves, batch.labels, clips, strict=True)
+        for index, scores, curve, label, clip in results:
             for bad in iter(indices.__next__, index):
                 yield Prediction(samples[bad].path, problem=loader.bad[bad])
-            yield Prediction(samples[index].path, scores, curve, int(label))
+            yield Prediction(samples[index].path, scores, curve, int(label), clip)
     for bad in indices:
         yield Prediction(samples[bad].path, problem=loader.bad[bad])
 

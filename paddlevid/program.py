@@ -37,16 +37,20 @@ class Program:
         device: "cpu", "gpu" or "gpu:1".
         half: compute in half precision, on a GPU.
         tensorrt: let TensorRT compute what it can, on a GPU, for up to TENSORRT_ROWS rows at once.
+        name: of its files.
     """
 
     def __init__(
-        self, folder: Path, device: str = "cpu", half: bool = False, tensorrt: bool = False
+        self,
+        folder: Path,
+        device: str = "cpu",
+        half: bool = False,
+        tensorrt: bool = False,
+        name: str = "program",
     ) -> None:
         from paddle.inference import Config, PrecisionType, create_predictor
 
-        suffixes = (".json", ".pdmodel")  # Paddle 3, Paddle 2
-        program = next(file for s in suffixes if (file := folder / f"program{s}").exists())
-        config = Config(str(program), str(folder / "program.pdiparams"))
+        config = Config(str(program_file(folder, name)), str(folder / f"{name}.pdiparams"))
         config.disable_glog_info()
         config.delete_pass("inplace_pass")  # in Paddle 3.3 it overwrites what is still to be read
         if device == "cpu":
@@ -79,13 +83,27 @@ class Program:
         return [handle.copy_to_cpu() for handle in self._outputs]
 
 
-def save_program(network: nn.Layer, shapes: Shapes, folder: Path) -> None:
+def program_file(folder: Path, name: str = "program") -> Path:
+    """The file of a saved network that says what is computed."""
+    suffixes = (".json", ".pdmodel")  # Paddle 3, Paddle 2
+    return next(file for s in suffixes if (file := folder / f"{name}{s}").exists())
+
+
+def save_program(
+    network: nn.Layer,
+    shapes: Shapes,
+    folder: Path,
+    name: str = "program",
+    inputs: Sequence[str] = (),
+) -> None:
     """Save a network for `Program`.
 
     Args:
         network: takes its inputs as one list; it stays as it is. Layers with a method `fold` are
             replaced by what it makes of them: Paddle folds batch norms into 2-D convolutions only.
         shapes: of the inputs; None where a length may vary.
+        name: of its files.
+        inputs: names of the inputs; without them input_0, input_1, ...
     """
     if network.training or any(hasattr(layer, "fold") for layer in network.sublayers()):
         network = copy.deepcopy(network)
@@ -93,14 +111,14 @@ def save_program(network: nn.Layer, shapes: Shapes, folder: Path) -> None:
         for layer in network.sublayers():
             if hasattr(layer, "fold"):
                 layer.fold()
+    names = inputs or [f"input_{i}" for i in range(len(shapes))]
     specs = [
-        paddle.static.InputSpec(list(shape), "float32", f"input_{i}")
-        for i, shape in enumerate(shapes)
+        paddle.static.InputSpec(list(shape), "float32", input_name)
+        for shape, input_name in zip(shapes, names, strict=True)
     ]
     with warnings.catch_warnings(), _quiet_stdout():
         warnings.simplefilter("ignore")  # they are about Paddle's own code
-        paddle.jit.save(network, str(folder / "program"), input_spec=[specs])
-    (folder / "shapes.json").write_text(json.dumps([list(shape) for shape in shapes]))
+        paddle.jit.save(network, str(folder / name), input_spec=[specs])
 
 
 def open_program(
@@ -149,6 +167,7 @@ def make_program(
         return make_program(network, shapes, "", check, **options)
     try:
         save_program(network, shapes, made)
+        (made / "shapes.json").write_text(json.dumps([list(shape) for shape in shapes]))
         program = Program(made, **options)
         check(program)
         if identity:

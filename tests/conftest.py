@@ -3,6 +3,7 @@
 import os
 import pickle
 import tempfile
+from fractions import Fraction
 from pathlib import Path
 
 from paddlevid import runtime
@@ -11,6 +12,7 @@ runtime.configure()
 _cache = tempfile.TemporaryDirectory(prefix="paddlevid_cache_")  # until the tests end
 os.environ["XDG_CACHE_HOME"] = _cache.name
 
+import av  # noqa: E402
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -83,4 +85,46 @@ def small_config(small_data: Path, tmp_path: Path) -> Path:
     }
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def write_sounding_video(
+    path: Path,
+    codecs: tuple[str, str] = ("libx264", "aac"),
+    num_frames: int = 25,
+    size: tuple[int, int] = (48, 64),
+    times: list[int] | None = None,
+    b_frames: int = 2,
+    **options: str,
+) -> Path:
+    """Write a video of 25 frames a second, or shown at these milliseconds, with a tone of 440 Hz.
+
+    An empty name in place of the second codec: without sound. A red square runs to the right. The
+    options are FFmpeg's, of the container.
+    """
+    rate = 44100
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codecs[0], rate=25)
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.max_b_frames = b_frames
+        if times:
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        sound = container.add_stream(codecs[1], rate=rate, layout="mono") if codecs[1] else None
+        for i in range(num_frames):
+            image = np.full((*size, 3), 60, np.uint8)
+            image[8:24, 8 + i % 32 : 24 + i % 32] = (220, 30, 30)
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
+            if times:
+                frame.pts, frame.time_base = times[i], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        if sound:
+            seconds = np.arange(num_frames * rate // 25) / rate
+            wave = (np.sin(2 * np.pi * 440 * seconds) * 8000).astype(np.int16)
+            for start in range(0, len(wave), 1024):
+                part = wave[None, start : start + 1024]
+                frame = av.AudioFrame.from_ndarray(part, format="s16", layout="mono")
+                frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+                container.mux(sound.encode(frame))
+            container.mux(sound.encode())
     return path

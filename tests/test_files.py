@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from paddlevid.files import read_metadata, write_whole
+from paddlevid.files import read_metadata, whole_folder, write_whole
 
 
 def test_a_text_is_written_whole_or_the_old_one_stays(tmp_path):
@@ -13,6 +13,20 @@ def test_a_text_is_written_whole_or_the_old_one_stays(tmp_path):
         write_whole(file, "half\udcff")
     assert file.read_text(encoding="utf-8") == "第一\n"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_folder_is_written_whole_or_the_old_one_stays(tmp_path):
+    folder = tmp_path / "new" / "out"
+    for content in ("first", "second"):
+        with whole_folder(folder) as partial:
+            assert list(partial.iterdir()) == []
+            (partial / content).write_text(content)
+        assert [file.name for file in folder.iterdir()] == [content]
+    with pytest.raises(KeyboardInterrupt), whole_folder(folder) as partial:
+        (partial / "third").write_text("half")
+        raise KeyboardInterrupt
+    assert [file.name for file in folder.iterdir()] == ["second"]
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_the_texts_of_a_safetensors_are_read(tmp_path):

@@ -6,14 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import yaml
-from conftest import write_video
+from conftest import write_sounding_video, write_video
 from safetensors.numpy import save_file
 
 import infer
 import train
+from paddlevid import annotate
+from paddlevid.data.decode import DecodeError, count_frames, decode
 from paddlevid.weights import read_weights
 
 ROOT = Path(__file__).parents[1]
@@ -324,6 +327,70 @@ def test_names_that_are_not_utf8_are_predicted_too(run, videos, tmp_path):
     assert rows_of(output)[0]["classes"][0] == "light"
 
 
+def test_videos_are_written_with_what_is_said_and_broken_ones_named(
+    run, videos, small_data, tmp_path, capsys
+):
+    (videos / "broken.mp4").write_bytes(b"not a video at all")
+    out = tmp_path / "drawn"
+    assert run(videos, small_data / "clip 13.pkl", "--save-video", out, "--top-k", 1) == 1
+    names = ["001_light clip.mp4", "002_暗 clip.mp4", "003_clip 13.mp4"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert [count_frames(out / name) for name in names] == [9, 9, 6]
+    first = decode(out / names[0], np.arange(1))[0].astype(int)
+    assert first.shape == (256, 320, 3)  # 32x40, enlarged
+    assert abs(first[150:] - 205).mean() < 6 and first[8, 8].max() < 190
+    assert "1 of 4 inputs could not be read" in capsys.readouterr().err
+
+
+def test_explanations_are_written_for_the_class_that_is_asked_for(
+    run, videos, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "why"
+    assert run(videos, "--explain", out) == 0
+    assert "runs the network eagerly, whatever --engine says" in capsys.readouterr().err
+    names = ["001_light clip_heat.png", "002_暗 clip_heat.png"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    likely = [(out / name).read_bytes() for name in names]
+    words = ("--explain", out, "--explain-class", "dark", "--save-video", tmp_path / "drawn")
+    assert run(videos, *words) == 0
+    light, dark = ((out / name).read_bytes() for name in names)
+    assert light != likely[0] and dark == likely[1]
+    assert count_frames(out / "001_light clip_heat.mp4") == 2
+
+    for more, message in (
+        (("--explain-class", "drak"), "there is no class 'drak'; did you mean dark?"),
+        (("--crops", 3), "--explain is of one view of a clip: set crops and num_clips to 1"),
+    ):
+        assert run(videos, "--explain", out, *more) == 1
+        assert message in capsys.readouterr().err
+
+    def fail(clip, *_):
+        raise DecodeError(f"{clip}: cannot be decoded to its end (damaged)")
+
+    monkeypatch.setattr(annotate, "annotate_clip", fail)  # behind the frames that were seen
+    assert run(videos, "--save-video", tmp_path / "drawn") == 1
+    error = capsys.readouterr().err
+    assert "no video is written: " in error and "to its end (damaged)" in error
+    assert "2 of 2 videos could not be written" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--split", "test", "--save-video", "x"], "--save-video and --explain are for"),
+        (["--split", "test", "--explain", "x"], "--save-video and --explain are for predictions"),
+        (["a.avi", "--save-video", __file__], "test_infer.py is a file: it needs a folder"),
+        (["a.avi", "--explain", __file__], "test_infer.py is a file: it needs a folder"),
+        (["a.avi", "--explain-class", "dark"], "--explain-class is for --explain"),
+        (["--stream", "0", "--explain", "x"], "neither --split, --curve, --trunk nor --explain"),
+    ],
+)
+def test_wrong_flags_for_pictures_are_refused_before_anything_is_read(words, message, capsys):
+    with pytest.raises(SystemExit):
+        infer.parse_args(["--weights", "nowhere.safetensors", *words])
+    assert message in capsys.readouterr().err
+
+
 # --- streams --------------------------------------------------------------------------------------
 
 
@@ -380,3 +447,30 @@ def test_the_flags_of_a_stream_change_what_is_said(run, videos, tmp_path):
     assert [row["frame"] for row in lines("--every", 2)] == [1, 3, 5, 7]
     assert [row["frame"] for row in lines("--every", 1, "--stride", 3)] == [3, 6]
     assert all(row["smoothed"] == row["probabilities"] for row in lines("--smooth", 0))
+
+
+def test_streams_are_written_as_videos_with_all_their_frames(run, videos, tmp_path, capsys):
+    sounding = write_sounding_video(tmp_path / "tone.mp4", num_frames=20, size=(240, 320))
+    (tmp_path / "broken.avi").write_bytes(b"nothing")
+    names = [*sorted(map(str, videos.iterdir())), str(sounding), str(tmp_path / "broken.avi")]
+    words = ["--every", 2, "--stride", 2, "--save-video", tmp_path / "drawn"]
+    assert run("--stream", *names, *words, "--output", tmp_path / "with.jsonl") == 1
+    drawn = sorted((tmp_path / "drawn").iterdir())
+    assert [path.name for path in drawn] == ["001_light clip.mp4", "002_暗 clip.mp4",
+                                             "003_tone.mp4"]  # fmt: skip
+    assert [count_frames(path) for path in drawn] == [9, 9, 20]
+    with av.open(str(drawn[2])) as container:
+        sound = container.streams.audio[0]
+        assert float(sound.duration * sound.time_base) == pytest.approx(0.8, abs=0.05)
+    shown, plain = decode(drawn[2], np.arange(20)), decode(sounding, np.arange(20))
+    difference = np.abs(shown.astype(int) - plain).mean(axis=(1, 2, 3))
+    # Of two segments, frames 0 and 2, and every second look is a row: from frame 2 on
+    assert difference[:2].max() < 3 < difference[2:].min()
+    error = capsys.readouterr().err
+    assert f"20 frames in {drawn[2]}" in error and "broken.avi: 0 frames" in error
+    assert run("--stream", *names, *words[:4], "--output", tmp_path / "without.jsonl") == 1
+
+    def said(file):
+        return sorted(map(str, rows_of(tmp_path / file)))
+
+    assert said("with.jsonl") == said("without.jsonl")

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import av
 import numpy as np
 import pytest
-from conftest import frames_of, write_video
+from conftest import frames_of, write_sounding_video, write_video
 
 from paddlevid.data.live import LiveSource
 
@@ -173,3 +173,10 @@ def test_a_camera_that_is_not_there_says_so(monkeypatch):
 def test_what_is_live(address):
     assert LiveSource(address).is_live
     assert not LiveSource("clip.mp4").is_live
+
+
+def test_frames_of_an_avi_with_b_frames_come_at_even_times(tmp_path):
+    path = write_sounding_video(tmp_path / "a.avi", ("mpeg4", ""), num_frames=30, b_frames=2)
+    with LiveSource(str(path)) as source:
+        seconds = [seconds for _, seconds, _ in read_all(source)]
+    np.testing.assert_allclose(seconds, np.arange(30) / 25, atol=1e-9)

@@ -1,5 +1,6 @@
 """Loading: every clip once and in order, whatever happens to the processes that read them."""
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -649,12 +651,13 @@ def test_reading_does_not_run_far_ahead(tmp_path):
 # --- signals --------------------------------------------------------------------------------------
 
 SCRIPT = """
-    import multiprocessing, sys, time
+    import multiprocessing, signal, sys, time
     from pathlib import Path
     from test_loader import Clips, hang
     from paddlevid.data.loader import Loader
 
     if __name__ == "__main__":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
         loader = Loader(Clips(1000, Path(sys.argv[1]), _6=hang), 2, num_workers=2, timeout=1000)
         try:
             with loader:
@@ -666,15 +669,20 @@ SCRIPT = """
 """
 
 
-def start_script(tmp_path: Path) -> subprocess.Popen:
+@contextlib.contextmanager
+def start_script(tmp_path: Path) -> Iterator[subprocess.Popen]:
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
     here = Path(__file__).parent
     environment = os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{here.parent}"}
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, script, tmp_path / "log"], env=environment, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @needs_proc

@@ -381,6 +381,9 @@ def test_every_flag_of_infer_changes_something(noise, tmp_path, capsys):
         "--weights": ["--weights", "nowhere.pdparams"],
         "--config": ["--config", "nowhere.yaml"],
         "--curve": ["--curve", f"{tmp_path}/curves"],
+        "--save-video": [],  # says nothing where all is well: tests/test_infer.py
+        "--explain": ["--explain", f"{tmp_path}/why"],
+        "--explain-class": ["--explain", f"{tmp_path}/why", "--explain-class", "nobody"],
         "--engine": [],  # the scores are the same: tests/test_predictor.py
         "--half": ["--half"],
         "--tensorrt": ["--tensorrt"],

@@ -253,3 +253,32 @@ def test_each_predictor_has_a_line_over_the_steps_in_each_measure():
     legend = figure.axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["network", "last frame"]
     assert plots.to_array(figure).std() > 10
+
+
+def test_a_line_of_text_is_as_wide_as_its_letters_and_never_wider_than_allowed():
+    short, long = plots.text_mask("run", 20), plots.text_mask("run and run and run", 20)
+    assert short.shape[0] == long.shape[0] == 28
+    assert 20 < short.shape[1] < long.shape[1] / 3
+    assert short.max() > 0.9 and short.min() == 0
+    cut = plots.text_mask("run and run and run", 20, 100)
+    assert 70 < cut.shape[1] <= 100
+    np.testing.assert_array_equal(cut[:, : short.shape[1] - 2], long[:, : short.shape[1] - 2])
+    assert plots.text_mask("run and run", 20, 3).shape[1] <= 3
+    assert plots.text_mask("", 20).max() == 0
+    assert plots.text_mask("a\nb", 20).shape[0] == 28
+
+
+@pytest.mark.parametrize("text", ["Ползание", "ΔΩ", "café", "cost $5 and $6$"])
+def test_letters_of_other_alphabets_and_dollars_are_drawn(text, caplog):
+    mask = plots.text_mask(text, 24)
+    box = plots.text_mask("\ue000" * len(text), 24)  # a letter that no font has
+    assert mask.shape != box.shape or (mask != box).any()
+    assert mask.shape[1] > 8 * len(text)
+
+
+def test_a_text_beyond_the_edge_of_an_image_is_cut_off():
+    image = np.zeros((10, 30, 3), np.uint8)
+    mask = np.ones((8, 20), np.float32)
+    plots.draw_text(image, mask, 20, 6, np.array([10, 20, 30]))
+    assert (image[6:, 20:] == (10, 20, 30)).all()
+    assert image[:6].max() == image[:, :20].max() == 0

@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from paddlevid.data.limits import check_frame
-from paddlevid.data.video import open_video, pixel_limit, to_image
+from paddlevid.data.video import open_video, pixel_limit, timed_frames, to_image
 
 Moment = tuple[int, float, NDArray[np.uint8]]  # number of the frame, seconds, (H, W, 3) RGB
 
@@ -154,10 +154,8 @@ def _of_container(container: av.container.InputContainer) -> Iterator[tuple]:
         stream.thread_type = "AUTO"
         check_frame(container.name, context.height, context.width)
         context.options = pixel_limit()
-        rate = float(stream.average_rate or 25)
         converter = VideoReformatter()
-        for number, frame in enumerate(container.decode(stream)):
-            seconds = number / rate if frame.time is None else frame.time
+        for seconds, frame in timed_frames(container, stream):
             yield seconds, lambda frame=frame: to_image(frame, "rgb24", converter)
 
 

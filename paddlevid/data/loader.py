@@ -115,7 +115,7 @@ class Loader:
                 size = len(self._group(order, number))
                 good = [item for item in islice(items, size) if self._check(item)]
                 if good:
-                    yield _collate(good, number)
+                    yield collate(good, number)
         finally:
             items.close()
 
@@ -213,7 +213,8 @@ def _name(dataset: Dataset, index: int) -> str:
     return str(getattr(sample, "path", sample))
 
 
-def _collate(items: Sequence[Item], number: int) -> Batch:
+def collate(items: Sequence[Item], number: int = 0) -> Batch:
+    """A batch of items that have clips."""
     return Batch(
         clips=_stack([item.views for item in items]),
         labels=np.array([item.label for item in items], np.int64),
@@ -239,7 +240,7 @@ def _stack(views: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 # --- the worker processes, from outside -----------------------------------------------------------
 
 
-class _Worker:
+class Worker:
     """A process that reads one clip at a time, with the only pipe to it and memory for the clip.
 
     Nothing is shared with a third process, so it can be killed at any moment, even while it
@@ -288,6 +289,7 @@ class _Worker:
         return LATE if self.process.exitcode is None else self.process.exitcode
 
     def end(self) -> None:
+        """End the process, whatever it is doing."""
         self.process.kill()
         self.process.join(timeout=5)  # without limit a process in a dead file system would hold us
         self.pipe.close()
@@ -334,8 +336,8 @@ class _Pool:
         self._losses = losses
         self._threads = ThreadPoolExecutor(num_workers, "loader")
         self._lock = threading.Lock()  # of the three below
-        self._workers: set[_Worker] = set()
-        self._idle: list[_Worker] = []
+        self._workers: set[Worker] = set()
+        self._idle: list[Worker] = []
         self._closed = False
 
     def submit(self, index: int, epoch: int) -> Future[Item]:
@@ -378,17 +380,17 @@ class _Pool:
             )
         return self._losses.add(index, _name(self._dataset, index), way)
 
-    def _take(self, new: bool) -> _Worker:
+    def _take(self, new: bool) -> Worker:
         with self._lock:
             if self._closed:
                 raise CancelledError
             if self._idle and not new:  # an idle one may have died meanwhile
                 return self._idle.pop()
-            worker = _Worker(self._pickled_dataset)
+            worker = Worker(self._pickled_dataset)
             self._workers.add(worker)
             return worker
 
-    def _drop(self, worker: _Worker) -> None:
+    def _drop(self, worker: Worker) -> None:
         with self._lock:
             if self._closed:
                 raise CancelledError

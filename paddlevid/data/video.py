@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections import deque
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -153,6 +154,27 @@ def iterate_frames(path: Path) -> Iterator[av.VideoFrame]:
         for number, frame in enumerate(frames, start=1):
             FRAMES.check(path, "the video", number)
             yield frame
+
+
+def timed_frames(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> Iterator[tuple[float, av.VideoFrame]]:
+    """All frames that follow in a container, in the order shown, and the seconds when they are.
+
+    An .avi says when packets are decoded, not when their frames are shown: what FFmpeg makes of it
+    goes back and forth in videos with B-frames. There the i-th frame is shown when the i-th packet
+    is decoded.
+    """
+    step = 1 / float(stream.average_rate or 25)
+    is_avi, seconds = container.format.name == "avi", -step
+    times: deque[float] = deque()  # of packets whose frames have not come yet
+    for packet in container.demux(stream):
+        if is_avi and packet.size and packet.dts is not None:
+            times.append(float(packet.dts * packet.time_base))
+        for frame in packet.decode():
+            found = (times.popleft() if times else None) if is_avi else frame.time
+            seconds = seconds + step if found is None else found
+            yield seconds, frame
 
 
 # Older versions of PyAV have no such option, and always use one thread.

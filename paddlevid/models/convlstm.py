@@ -294,7 +294,12 @@ class ConvLSTM(nn.Layer):
         return np.take(kernel, [*order, *rest], axis)
 
     def _to_patches(self, frame: Tensor) -> Tensor:
-        return F.pixel_unshuffle(frame, self.patch_size) if self.patch_size > 1 else frame
+        """(N, C, H, W) -> (N, C * p * p, h, w); F.pixel_unshuffle, which ONNX does not have"""
+        p = self.patch_size
+        if p == 1:
+            return frame
+        places = [frame[:, :, i::p, j::p] for i in range(p) for j in range(p)]
+        return paddle.stack(places, axis=2).flatten(1, 2)
 
     def _draw(self, maps: Tensor) -> Tensor:
         frames = self.head(maps)

@@ -158,11 +158,15 @@ class ConvNorm(nn.Layer):
         if self.buffer:
             x = paddle.concat([state[self.buffer], x], axis=2)
             state[self.buffer] = x[:, :, 1 - self.kernel[0] :]
-            if self.kernel[1:] != (1, 1):
-                sides = [_same(x.shape[axis], self.kernel[axis - 2], self.stride[axis - 2])
-                         for axis in (4, 3)]  # fmt: skip
-                x = F.pad(x, [*sides[0], *sides[1], 0, 0], data_format="NCDHW")
-        return activate(self.norm(self.conv(x)), self.activation, self.training)
+            sides = [_same(x.shape[axis], self.kernel[axis - 2], self.stride[axis - 2])
+                     for axis in (3, 4)]  # fmt: skip
+            maps = F.conv3d(  # which pads itself: of F.pad paddle2onnx makes random numbers
+                x, self.conv.weight, self.conv.bias, self.stride, [0, 0, *sides[0], *sides[1]],
+                groups=self.groups,
+            )  # fmt: skip
+        else:
+            maps = self.conv(x)
+        return activate(self.norm(maps), self.activation, self.training)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of a convolution that does what this and the batch norm do, outside

@@ -28,9 +28,24 @@ class Attention(nn.Layer):
     def forward(self, tokens: Tensor) -> Tensor:
         """(N, L, D) -> the same"""
         n, length, dim = tokens.shape
-        shape = [n, length, self.num_heads, dim // self.num_heads]
-        q, k, v = (part.reshape(shape) for part in self.qkv(tokens).chunk(3, axis=2))
+        q, k, v = self._heads(tokens)
         return self.proj(attend(q, k, v).reshape([n, length, dim]))
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """How much each token takes from which: (N, L, D) -> (N, heads, L, L), rows add up to 1"""
+        q, k, _ = (part.transpose([0, 2, 1, 3]) for part in self._heads(tokens))
+        return weigh(q, k)
+
+    def _heads(self, tokens: Tensor) -> list[Tensor]:
+        """q, k and v, each (N, L, heads, d)"""
+        n, length, dim = tokens.shape
+        shape = [n, length, self.num_heads, dim // self.num_heads]
+        return [part.reshape(shape) for part in self.qkv(tokens).chunk(3, axis=2)]
+
+
+def weigh(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)): two of (N, heads, L, d) -> (N, heads, L, L)"""
+    return F.softmax(paddle.matmul(q * q.shape[3] ** -0.5, k, transpose_y=True))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -42,8 +57,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if half and paddle.in_dynamic_mode() and q.place.is_gpu_place():
         return F.scaled_dot_product_attention(q, k, v)
     q, k, v = (part.transpose([0, 2, 1, 3]) for part in (q, k, v))  # (N, heads, L, d)
-    weights = F.softmax(paddle.matmul(q * q.shape[3] ** -0.5, k, transpose_y=True))
-    return paddle.matmul(weights, v).transpose([0, 2, 1, 3])
+    return paddle.matmul(weigh(q, k), v).transpose([0, 2, 1, 3])
 
 
 class MLP(nn.Layer):

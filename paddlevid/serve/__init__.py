@@ -1,0 +1,1 @@
+"""An HTTP service: videos in, class probabilities out, and a page to try it."""

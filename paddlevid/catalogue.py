@@ -55,6 +55,7 @@ def count_multiply_adds(model: "nn.Layer", shape: list[int]) -> int:  # noqa: F8
 
     from paddlevid.layers.recurrent import Recurrent
     from paddlevid.models.convlstm import ConvLSTMCell
+    from paddlevid.models.movinet import ConvNorm
     from paddlevid.models.timesformer import Attention
 
     total = 0
@@ -70,11 +71,18 @@ def count_multiply_adds(model: "nn.Layer", shape: list[int]) -> int:  # noqa: F8
         elif isinstance(layer, ConvLSTMCell):
             total += output[0][:, 0].size * layer.conv.weight.size
         else:  # each number of the output is a sum over the rest of the weights
-            out_features = layer.weight.shape[1 if isinstance(layer, nn.Linear) else 0]
-            total += output.size * int(np.prod(layer.weight.shape)) // out_features
+            weight = layer.conv.weight if isinstance(layer, ConvNorm) else layer.weight
+            out_features = weight.shape[1 if isinstance(layer, nn.Linear) else 0]
+            total += output.size * int(np.prod(weight.shape)) // out_features
 
-    counted = (nn.Conv2D, nn.Conv3D, nn.Linear, Attention, Recurrent, ConvLSTMCell)
-    layers = [layer for layer in model.sublayers() if isinstance(layer, counted)]
+    counted = (nn.Conv2D, nn.Conv3D, nn.Linear, Attention, Recurrent, ConvLSTMCell, ConvNorm)
+    # A causal ConvNorm computes with its convolution's weights, not by calling the convolution.
+    inside = {id(layer.conv) for layer in model.sublayers() if isinstance(layer, ConvNorm)}
+    layers = [
+        layer
+        for layer in model.sublayers()
+        if isinstance(layer, counted) and id(layer) not in inside
+    ]
     hooks = [layer.register_forward_post_hook(count) for layer in layers]
     model.eval()
     with paddle.no_grad():

@@ -6,18 +6,23 @@
 # make test         the tests
 # make fuzz         thousands of damaged files (FUZZ=6000): no crash, no hang, no filled memory
 # make test-browser  reports and dashboards in Debian's chromium (apt install chromium)
+# make wheel        builds the wheel and uses it as a stranger would, in an environment of its own
+# make notebook     runs docs/demo.ipynb from top to bottom (NOTEBOOK=demo.ipynb keeps what it shows)
 # make parity       the networks against PyTorch's, with the same weights
 PYTHON ?= python3
 VENV := .venv
 VENV26 := .venv-paddle26
 VENV_PARITY := .venv-parity
+VENV_WHEEL := .venv-wheel
 DATA := data/hmdb_data_demo
 RUN := output/demo/tsn
 ORDER := data/direction
 TRAIN_FLAGS ?=
 FUZZ ?= 6000
+NOTEBOOK ?= /dev/null
 
-.PHONY: demo demo-data demo-order demo-recurrent demo-stream demo-frames test test-paddle26 test-browser fuzz parity lint clean
+.PHONY: demo demo-data demo-order demo-recurrent demo-stream demo-frames test test-paddle26 test-browser \
+	fuzz wheel notebook parity lint clean
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -96,6 +101,32 @@ fuzz: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[test]"
 	PADDLEVID_FUZZ_CASES=$(FUZZ) OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -s tests/test_fuzz.py
 
+wheel: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet "build>=1.2"
+	rm -rf build dist $(VENV_WHEEL)
+	$(VENV)/bin/python -m build --quiet --wheel --outdir dist .
+	$(PYTHON) -m venv $(VENV_WHEEL)
+	$(VENV_WHEEL)/bin/python -m pip install --quiet "$$(ls dist/*.whl)[cpu]"
+	elsewhere=$$(mktemp -d) && cd $$elsewhere && PATH=$(CURDIR)/$(VENV_WHEEL)/bin:$$PATH && set -e -x && \
+		paddlevid && paddlevid models tsn_r18 && \
+		paddlevid demo videos --clips 12 && \
+		paddlevid avi2jpg videos frames && \
+		paddlevid jpg2pkl frames pkl && \
+		paddlevid lists pkl lists --split 50:25:25 && \
+		paddlevid configs && \
+		paddlevid train --config configs/demo/tsn.yaml --data lists --epoch 1 --save_dir run && \
+		paddlevid infer --weights run/best.safetensors videos/Wave && \
+		paddlevid doctor --config run/config.yaml && \
+		paddlevid bench infer --model tsn_r18 --steps 2 && \
+		rm -rf $$elsewhere
+
+notebook: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet -e ".[notebook]"
+	cd docs && $(CURDIR)/$(VENV)/bin/python -c "import nbclient, nbformat; \
+		book = nbformat.read('demo.ipynb', 4); options = dict(coalesce_streams=True, record_timing=False); \
+		nbclient.NotebookClient(book, timeout=1200, **options).execute(); \
+		nbformat.write(book, '$(NOTEBOOK)')"
+
 # torchvision would bring another PyTorch; its networks need no more than the one that is there.
 parity:
 	$(PYTHON) -m venv $(VENV_PARITY)
@@ -108,4 +139,4 @@ lint:
 	$(VENV)/bin/python -m ruff format --check .
 
 clean:
-	rm -rf $(VENV) $(VENV26) $(VENV_PARITY) build dist *.egg-info
+	rm -rf $(VENV) $(VENV26) $(VENV_PARITY) $(VENV_WHEEL) build dist *.egg-info

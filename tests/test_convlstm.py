@@ -9,7 +9,7 @@ import paddle.nn.functional as F
 import pytest
 from paddle import nn
 
-from paddlevid.__main__ import count_multiply_adds
+from paddlevid.catalogue import count_multiply_adds
 from paddlevid.config import load_config
 from paddlevid.convert.__main__ import main as convert_main
 from paddlevid.convert.conversion import convert

@@ -1,102 +1,67 @@
-"""The table of networks: multiply-adds against the specification and against counting by hand."""
+"""The command paddlevid: every tool by one name, in a checkout and in a wheel."""
 
 import re
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
-from paddlevid import __main__ as table
-from paddlevid.models import MODELS, create_model
+from paddlevid import __main__ as main
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_help_has_a_line_for_each_command(capsys):
+    assert main.main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, (_, what) in main.COMMANDS.items():
+        assert any(re.fullmatch(rf" +{name} +{re.escape(what)}", line) for line in lines)
+
+
+def test_without_a_command_it_helps(capsys):
+    assert main.main([]) == 0
+    assert "paddlevid COMMAND --help says more" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("tsn_r50", 4.0880e9),
-        ("tsn_r101", 7.8002e9),
-        ("eco_lite", 46.49e9),
-        ("eco_full", 64.41e9),
-        ("movinet_a0", 2.631e9 - 200 * 2048),  # published with 600 classes
-        ("movinet_a0_stream", 2.426e9 - 200 * 2048),
-        ("cnn_lstm", 209_715_200 + 131_072 + 256 * 400),
-        ("lrcn_vgg16", 10 * 15.398e9 + 94.4e6),
-    ],
+    ("command", "offered"), [("trian", "train?"), ("modls", "models"), ("x", "demo, avi2jpg")]
 )
-def test_the_multiply_adds_of_convolutional_networks_are_the_published_ones(name, expected):
-    model = create_model(name, num_classes=400)
-    counted = table.count_multiply_adds(model, table.input_shape(name, model))
-    assert counted == pytest.approx(expected, rel=2e-4)
+def test_an_unknown_command_offers_the_near_ones(command, offered, capsys):
+    assert main.main([command]) == 2
+    error = capsys.readouterr().err
+    assert f"paddlevid: there is no command {command!r}; did you mean" in error
+    assert offered in error
 
 
-@pytest.mark.parametrize(
-    ("name", "attention", "expected"),
-    [
-        ("timesformer_base", "divided", 195.83e9),
-        ("timesformer_base", "joint", 179.56e9),
-        ("timesformer_base", "space", 140.50e9),
-        ("timesformer_hr", "divided", 1702.7e9),
-        ("timesformer_large", "divided", 2379.9e9),
-    ],
-)
-def test_the_multiply_adds_of_timesformers_are_the_published_ones(name, attention, expected):
-    # All blocks cost the same: two networks of one and two blocks, in a narrow width, tell what
-    # twelve of the full width cost. What is counted is linear or quadratic in the width.
-    counts = {}
-    for depth in (1, 2):
-        for dim in (12, 24, 36):
-            arguments = {"depth": depth, "dim": dim, "num_heads": 1, "attention": attention}
-            model = create_model(name, num_classes=400, **arguments)
-            shape = table.input_shape(name, model)
-            counts[depth, dim] = table.count_multiply_adds(model, shape)
-    first, second = (
-        (counts[2, d] - counts[1, d] for d in (12, 24, 36)),
-        (2 * counts[1, d] - counts[2, d] for d in (12, 24, 36)),
-    )
-    total = 12 * at_full_width(*first) + at_full_width(*second)
-    assert total == pytest.approx(expected, rel=2e-4)
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_every_command_has_a_main_and_explains_itself(command, capsys):
+    name = main.find_module(main.COMMANDS[command][0])
+    with pytest.raises(SystemExit) as end:
+        import_module(name).main(["--help"])
+    assert end.value.code == 0
+    assert "usage: " in capsys.readouterr().out
 
 
-def at_full_width(at_12: int, at_24: int, at_36: int) -> float:
-    """A quadratic a d^2 + b d through 0, checked at a third place, at d = 768"""
-    a = (at_24 - 2 * at_12) / (24**2 - 2 * 12**2)
-    b = (at_12 - a * 12**2) / 12
-    assert at_36 == pytest.approx(a * 36**2 + b * 36, rel=1e-9)
-    return a * 768**2 + b * 768
+def test_every_script_and_every_runnable_package_is_a_command():
+    scripts = [*ROOT.glob("data_tools/*.py"), *ROOT.glob("*.py")]
+    packages = ROOT.glob("paddlevid/*/__main__.py")
+    found = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in [*scripts, *packages]}
+    assert found <= {module for module, _ in main.COMMANDS.values()}
 
 
-def test_inputs_are_the_published_ones():
-    shapes = {"tsn_r50": [1, 3, 1, 224, 224], "eco_full": [1, 3, 16, 224, 224]}
-    for name, shape in shapes.items():
-        assert table.input_shape(name, None) == shape
-    model = create_model("timesformer_hr", num_classes=2, dim=12, num_heads=1, depth=1)
-    assert table.input_shape("timesformer_hr", model) == [1, 3, 16, 448, 448]
+def test_flags_and_exit_codes_go_through_from_any_folder(tmp_path):
+    words = [sys.executable, "-m", "paddlevid", "demo", "videos", "--clips", "0"]
+    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("paddlevid demo: argument --clips: needs a whole number from 1")
 
 
-def test_published_accuracies_are_of_networks_that_exist():
-    assert set(table.PUBLISHED) <= set(MODELS)
-    assert all(re.search(r"\d\d\.\d %", accuracy) for accuracy, _ in table.PUBLISHED.values())
-
-
-def test_the_table_has_a_line_for_each_network():
-    words = [sys.executable, "-m", "paddlevid", "tsn_r18", "tsn_r50"]
-    result = subprocess.run(words, capture_output=True, text=True, check=True)
-    lines = result.stdout.splitlines()
-    assert re.fullmatch(r"tsn_r18 +11,381,712 +1\.8\d\d G  3x1x224x224 +-", lines[1])
-    assert re.match(r"tsn_r50 +24,327,632 +4\.088 G  3x1x224x224 +Kinetics-400 74\.1 %", lines[2])
-    assert lines[3] == "With 400 classes; of TSN, a single frame."
-
-
-def test_an_unknown_network_is_one_line():
-    words = [sys.executable, "-m", "paddlevid", "tsm_r50"]
-    result = subprocess.run(words, capture_output=True, text=True)
-    assert result.returncode == 1
-    assert "paddlevid: unknown model 'tsm_r50'; did you mean tsn_r50" in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_help_answers_without_paddle():
-    words = [sys.executable, "-X", "importtime", "-m", "paddlevid", "--help"]
-    result = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert "MODEL" in result.stdout
-    assert not re.search(r"\| +paddle$", result.stderr, re.M)
+def test_scripts_are_found_inside_a_wheel(tmp_path, monkeypatch):
+    for place in ("commands", "data_tools"):
+        (tmp_path / place).mkdir()
+    monkeypatch.setattr("paddlevid.__path__", [str(tmp_path)])
+    assert main.find_module("train") == "paddlevid.commands.train"
+    assert main.find_module("data_tools.avi2jpg") == "paddlevid.data_tools.avi2jpg"
+    assert main.find_module("paddlevid.catalogue") == "paddlevid.catalogue"

@@ -40,7 +40,7 @@ LIGHT = {
     "train.py": ["--epoch", "1", "--overwrite", *SMALL],
     "infer.py": SMALL[2:],
     "data_tools/extract_features.py": ["--frames", "uniform:2", "--size", "75", "75"],
-    "paddlevid": ["tsn_r18"],
+    "paddlevid": [],
     "paddlevid.convert": ["--overwrite"],
     "paddlevid.doctor": [],
     "paddlevid.bench": ["--steps", "1", "--size", "32", "--clips", "2"],

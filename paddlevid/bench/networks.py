@@ -101,7 +101,7 @@ def _work(
     """With --work: multiply-adds a second, in 1e9, and their share of what the machine can do."""
     if not args.work:
         return {}
-    from paddlevid.__main__ import count_multiply_adds
+    from paddlevid.catalogue import count_multiply_adds
 
     shape = [*batch.clips.shape]
     if args.model == "convlstm":

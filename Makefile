@@ -3,7 +3,8 @@
 # make demo-stream    causal MoViNet, and what it says of videos as they run
 # make demo-frames    ConvLSTM, which draws the frames to come
 # make demo-recurrent   LRCN, and an LSTM on features of the trunk of `make demo`
-# make test         the tests
+# make test         the tests that take minutes in all
+# make test-slow    the others: each key and flag, several processes, a cluster, the README's commands
 # make fuzz         thousands of damaged files (FUZZ=6000): no crash, no hang, no filled memory
 # make test-browser  reports and dashboards in Debian's chromium (apt install chromium)
 # make wheel        builds the wheel and uses it as a stranger would, in an environment of its own
@@ -20,8 +21,9 @@ ORDER := data/direction
 TRAIN_FLAGS ?=
 FUZZ ?= 6000
 NOTEBOOK ?= /dev/null
+ORDINARY := not parity and not browser and not slow
 
-.PHONY: demo demo-data demo-order demo-recurrent demo-stream demo-frames test test-paddle26 test-browser \
+.PHONY: demo demo-data demo-order demo-recurrent demo-stream demo-frames test test-slow test-paddle26 test-browser \
 	fuzz wheel notebook parity lint clean
 
 $(VENV)/installed: requirements.txt pyproject.toml
@@ -86,16 +88,20 @@ demo-frames: $(VENV)/installed
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[test]"
 	$(MAKE) lint
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m "not parity and not browser"
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m "$(ORDINARY)"
+
+test-slow: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet -e ".[test]"
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 -m slow
 
 test-paddle26:
 	$(PYTHON) -m venv $(VENV26)
 	$(VENV26)/bin/python -m pip install --quiet -e ".[test]" "paddlepaddle==2.6.2" "numpy<2"
-	OMP_NUM_THREADS=1 $(VENV26)/bin/python -m pytest -q -n 2 --dist loadfile -m "not parity and not browser"
+	OMP_NUM_THREADS=1 $(VENV26)/bin/python -m pytest -q -n 2 --dist loadfile -m "$(ORDINARY)"
 
 test-browser: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[test,browser]"
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -m browser tests/test_browser.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -m browser
 
 fuzz: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[test]"

@@ -17,6 +17,7 @@ from paddlevid.cluster import open_workers
 
 distributed = pytest.importorskip("distributed")
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
 
 
 def free_port() -> int:

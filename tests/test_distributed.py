@@ -24,7 +24,10 @@ NETWORK = [
     "-o", f"MODEL.name={TRANSFORMER[0]}",
     "-o", f"MODEL.arguments={TRANSFORMER[1] | {'drop_path': 0.0}}",
 ]  # fmt: skip
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of the launcher on Linux")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="of the launcher on Linux"),
+]
 
 
 def launch(folder: Path, script: str, *words: object, alone: bool = False, start: bool = False):

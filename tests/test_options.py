@@ -23,6 +23,7 @@ from paddlevid.config import SECTIONS, ConfigError, load_config
 from paddlevid.data.features import Manifest
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
 
 TRANSFORMER = "timesformer_base", {"dim": 32, "depth": 2, "num_heads": 2, "image_size": 32}
 

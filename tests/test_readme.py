@@ -88,6 +88,7 @@ def sandbox(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_command_runs(sandbox, monkeypatch, capsys):
     monkeypatch.chdir(sandbox)
     resnet18 = paddle.vision.models.resnet18()

@@ -6,8 +6,10 @@ import csv
 import functools
 import io
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -29,6 +31,17 @@ def share(text: str) -> float:
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"needs a number from 0 to below 1, not {text!r}")
     return value
+
+
+def numbers(text: str) -> list[float]:
+    """The type of --fuse-weights."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = [-1.0]
+    if not all(0 < value < math.inf for value in values):
+        raise argparse.ArgumentTypeError(f"needs numbers above 0 such as 1,1.5, not {text!r}")
+    return values
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -69,6 +82,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--crops", type=int, choices=(1, 3, 10), help="crops of a clip to average, as crops=N"
     )
+    parser.add_argument(
+        "--segments", type=at_least(1), metavar="N",
+        help="segments of a video, as seg_num=N; TSN is published with --segments 25 --crops 10",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fuse", type=Path, metavar="FILE", action="append", default=[],
+        help="weights of another network for the same classes, such as the flow stream of TSN: "
+        "average the scores before the softmax; may be repeated. Its config is the one that it "
+        "carries or that is beside it; -o holds for all networks, but for filelist",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fuse-weights", type=numbers, metavar="A,B",
+        help="of --weights and each --fuse in the average (1 for frames, 1.5 for optical flow)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fuse-list", type=Path, metavar="PATH", action="append", default=[],
+        help="what a --fuse reads, as its --split or instead of INPUT: a list, or a folder of "
+        "extracted flow; one for each, matched by the names of the clips",
+    )  # fmt: skip
     parser.add_argument(
         "-o", dest="overrides", metavar="SECTION.key=value", action="append", default=[],
         help="set one value of the config; may be repeated",
@@ -125,8 +157,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     if args.stream:
-        if not args.inputs or args.split or args.curve or args.trunk:
-            parser.error("--stream needs INPUT, and neither --split, --curve nor --trunk")
+        if not args.inputs or args.split or args.curve or args.trunk or args.fuse:
+            parser.error("--stream needs INPUT, and neither --split, --curve, --trunk nor --fuse")
         if args.output and args.output.suffix.lower() != ".jsonl":
             parser.error(f"--output {args.output}: --stream needs a name that ends in .jsonl")
         args.every = args.every or 8
@@ -139,6 +171,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.overrides.append(f"MODEL.num_future={args.steps}")
     if args.split and args.inputs:
         parser.error("give either INPUT or --split")
+    if args.fuse and args.curve:
+        parser.error("--curve is of one network: leave --fuse out")
+    if args.fuse_weights and len(args.fuse_weights) != 1 + len(args.fuse):
+        parser.error(
+            f"--fuse-weights has {len(args.fuse_weights)} numbers: --weights and --fuse name "
+            f"{1 + len(args.fuse)} networks"
+        )
+    if args.fuse_list and len(args.fuse_list) != len(args.fuse):
+        parser.error(
+            f"--fuse-list is given {len(args.fuse_list)} times: it needs one for each of the "
+            f"{len(args.fuse)} --fuse"
+        )
     if args.split and args.curve:
         parser.error("--curve is for predictions, not for --split")
     if args.split and args.output:
@@ -148,21 +192,39 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.output and not args.output.parent.is_dir():
         parser.error(f"--output {args.output}: there is no folder {args.output.parent}")
     if not args.config:
-        args.config = args.weights.parent / "config.yaml"
-        if args.weights.suffix == ".safetensors":
-            args.config = args.weights  # it carries its own
-        elif not args.config.exists():
+        args.config = config_beside(args.weights)
+        if not args.config.exists() and args.config != args.weights:
             parser.error(f"there is no {args.config} beside the weights: give --config FILE")
     section = "TEST" if args.split == "train" else (args.split or "infer").upper()
-    for key, value in (("num_clips", args.num_clips), ("crops", args.crops)):
+    for key, value in (
+        ("num_clips", args.num_clips), ("crops", args.crops), ("seg_num", args.segments),
+    ):  # fmt: skip
         if value is not None:
             args.overrides.append(f"{section}.{key}={value}")
     return args
 
 
+def config_beside(weights: Path) -> Path:
+    """The file with the config of weights: a .safetensors carries its own."""
+    return weights if weights.suffix == ".safetensors" else weights.parent / "config.yaml"
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of several networks whose scores are averaged."""
+
+    weights: Path
+    config: Config
+    predictor: "Predictor"  # noqa: F821
+    share: float  # in the average
+    clips: Path | None = None  # a list or folder instead of its config's list, or of INPUT
+
+
 def infer(args: argparse.Namespace) -> int:
     """Evaluate or predict: -> exit code, 1 when an input could not be read."""
     config = load_config(args.config, args.overrides)
+    shared = [text for text in args.overrides if ".filelist=" not in text.replace(" ", "")]
+    fused = [load_config(config_beside(file), shared) for file in args.fuse]
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong config answer at once.
     import paddle
@@ -170,28 +232,117 @@ def infer(args: argparse.Namespace) -> int:
     from paddlevid import build, distributed
     from paddlevid.predictor import Predictor
 
+    def open_network(config: Config, weights: Path) -> Predictor:
+        with paddle.LazyGuard():  # a program that was kept needs no weights
+            model, _ = build.build_model(config, fresh=True)
+        return Predictor(
+            model,
+            args.engine,
+            build.identify(config, weights),
+            functools.partial(build.load_all_weights, model, weights),
+            half=args.half,
+            tensorrt=args.tensorrt,
+        )
+
     distributed.join()
     print(build.choose_device(config, args.device), file=sys.stderr)
     classes = build.read_classes(config, args.weights)
-    with paddle.LazyGuard():  # a program that was kept needs no weights
-        model, _ = build.build_model(config, fresh=True)
-    predictor = Predictor(
-        model,
-        args.engine,
-        build.identify(config, args.weights),
-        functools.partial(build.load_all_weights, model, args.weights),
-        half=args.half,
-        tensorrt=args.tensorrt,
-    )
+    predictor = open_network(config, args.weights)
+    networks = [Network(args.weights, config, predictor, 1.0)]
+    if fused:
+        check_fusion(args, [config, *fused], classes)
+        networks += [
+            Network(file, own, open_network(own, file), 1.0, clips)
+            for file, own, clips in zip(
+                args.fuse, fused, args.fuse_list or [None] * len(fused), strict=True
+            )
+        ]
+        shares = args.fuse_weights or [1.5 if n.config.model.is_flow else 1.0 for n in networks]
+        networks = [replace(n, share=s) for n, s in zip(networks, shares, strict=True)]
+        told = ", ".join(f"{network.share:g} x {network.weights}" for network in networks)
+        print(f"scores before the softmax, averaged: {told}", file=sys.stderr)
     if config.model.task == "predict":
         return predict_frames(args, config, predictor)
     if args.steps or args.save_dir:
         raise ConfigError("--steps and --save_dir are for networks that predict frames: convlstm")
+    if args.split and fused:
+        return evaluate_fused(args, networks, classes)
     if args.split:
         return evaluate(args, config, predictor, classes)
     if args.stream:
         return stream(args, config, predictor, classes)
-    return predict(args, config, predictor, classes)
+    return predict(args, networks, classes)
+
+
+def check_fusion(args: argparse.Namespace, configs: list[Config], classes: list[str]) -> None:
+    """Raise ConfigError where the networks do not say the same classes."""
+    from paddlevid import build
+
+    if runtime.is_launched():
+        raise ConfigError("--fuse runs in one process: start it without paddle's launcher")
+    for file, config in zip([args.weights, *args.fuse], configs, strict=True):
+        if config.model.task == "predict":
+            raise ConfigError(f"--fuse is for classifiers; {file} predicts frames")
+        own = build.read_classes(config, file)
+        if own != classes:
+            a, b = next(
+                ((a, b) for a, b in zip(classes, own, strict=False) if a != b), ("none", "none")
+            )
+            raise ConfigError(
+                f"--fuse: {file} has {len(own)} classes, {args.weights} {len(classes)}; the first "
+                f"that differs is {b!r} there, {a!r} here: fuse networks of one data set"
+            )
+
+
+def evaluate_fused(args: argparse.Namespace, networks: list[Network], classes: list[str]) -> int:
+    """Score a list with several networks, and write the figures of their average."""
+    from paddlevid import build, trainer
+    from paddlevid.fusion import fuse_evaluations, match_clips
+
+    parts, bad, first, first_list = [], [], None, ""
+    for network in networks:
+        config = network.config
+        if network.clips:
+            samples, name = read_clips(network.clips), str(network.clips)
+        else:
+            samples = build.read_split(config, args.split)
+            name = getattr(config, args.split).filelist
+        if first is None:
+            first, first_list = samples, name
+        elif samples is not first:
+            samples = match_clips(first, samples, (first_list, name))
+            samples = [
+                replace(sample, label=one.label) if sample.label is None else sample
+                for sample, one in zip(samples, first, strict=True)
+            ]
+        reader = config.test if args.split == "train" else getattr(config, args.split)
+        with build.build_reader(config, reader, samples) as loader:
+            task = build.build_task(config, classes)
+            parts.append(trainer.evaluate(network.predictor, loader, task))
+            bad += list(loader.bad.values())
+    shares = [network.share for network in networks]
+    evaluation = fuse_evaluations(parts, shares)
+    streams = [
+        {"weights": str(network.weights), "modality": network.config.model.modality,
+         "share": network.share, **part.summary()}
+        for network, part in zip(networks, parts, strict=True)
+    ]  # fmt: skip
+    summary = {**evaluation.summary(), "networks": streams}
+    ending = "_fused" if args.split == "test" else f"_{args.split}_fused"
+    write_figures(args.weights.parent, ending, evaluation, summary, classes)
+    for network, part in zip(networks, parts, strict=True):
+        print(f"{network.weights} ({network.config.model.modality}): {part.in_words()}")
+    return say_figures(args.weights.parent, f"{args.split}, fused", ending, summary, bad)
+
+
+def read_clips(path: Path) -> list:
+    """The clips of a list or folder; ConfigError where it has none."""
+    from paddlevid.predictor import find_clips
+
+    samples, unusable = find_clips([path])
+    if unusable:
+        raise ConfigError(f"--fuse-list {unusable[0].problem}")
+    return samples
 
 
 def evaluate(
@@ -201,15 +352,29 @@ def evaluate(
     classes: list[str],
 ) -> int:
     """Score a list and write the figures beside the weights."""
-    from paddlevid import build, distributed, plots, trainer
+    from paddlevid import build, distributed, trainer
 
     with build.build_test_loader(config, args.split) as loader:
         evaluation = trainer.evaluate(predictor, loader, build.build_task(config, classes))
         bad = distributed.gather_all(list(loader.bad.values()))
     if distributed.rank() != 0:
         return 0
-    summary, table = evaluation.summary(), evaluation.class_table(classes)
-    folder, ending = args.weights.parent, "" if args.split == "test" else f"_{args.split}"
+    summary, ending = evaluation.summary(), "" if args.split == "test" else f"_{args.split}"
+    write_figures(args.weights.parent, ending, evaluation, summary, classes)
+    return say_figures(args.weights.parent, args.split, ending, summary, bad)
+
+
+def write_figures(
+    folder: Path,
+    ending: str,
+    evaluation: "Evaluation",  # noqa: F821
+    summary: dict,
+    classes: list[str],
+) -> None:
+    """Write the figures into a folder, and print those of each class."""
+    from paddlevid import plots
+
+    table = evaluation.class_table(classes)
     write_whole(folder / f"metrics{ending}.json", json.dumps(summary, indent=2) + "\n")
     rows = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
     write_whole(folder / f"per_class{ending}.csv", as_csv(rows))
@@ -225,8 +390,12 @@ def evaluate(
         print(
             f"{row['class']:{width}}  {row['clips']:5}  {row['accuracy']:8.4f}  {row['taken_for']}"
         )
+
+
+def say_figures(folder: Path, what: str, ending: str, summary: dict, bad: list[str]) -> int:
+    """Print the figures, and where they are: -> exit code, 1 when clips were left out."""
     print(
-        f"{args.split}: top-1 {summary['top1']:.4f}  top-5 {summary['top5']:.4f}  mean class "
+        f"{what}: top-1 {summary['top1']:.4f}  top-5 {summary['top5']:.4f}  mean class "
         f"accuracy {summary['mean_class_accuracy']:.4f}  over {summary['num_clips']} clips, "
         f"{summary['num_bad']} left out"
     )
@@ -237,32 +406,47 @@ def evaluate(
     return 1 if bad else 0
 
 
-def predict(
-    args: argparse.Namespace,
-    config: Config,
-    predictor: "Predictor",  # noqa: F821
-    classes: list[str],
-) -> int:
+def predict(args: argparse.Namespace, networks: list[Network], classes: list[str]) -> int:
     """Print, and write if asked, the most probable classes of each input."""
     from paddlevid import build, distributed
+    from paddlevid.fusion import fuse_predictions, match_clips
     from paddlevid.predictor import Prediction, find_clips, predict
 
+    config = networks[0].config
     reader: ReaderConfig = config.infer
     if not args.inputs and not reader.filelist:
         raise ConfigError("nothing to predict: give INPUT, or set INFER.filelist")
     samples, unusable = find_clips(args.inputs or [Path(reader.filelist)])
-    predictor = add_trunk(args, config, predictor, samples)
+    lists = [samples]
+    for network in networks[1:]:
+        clips = network.clips and read_clips(network.clips)
+        names = "INPUT", str(network.clips)
+        lists.append(match_clips(samples, clips, names) if clips else samples)
+    predictors = [
+        add_trunk(args, n.config, n.predictor, clips)
+        for n, clips in zip(networks, lists, strict=True)
+    ]
     if config.model.format != "features" and any(s.path.suffix == ".npy" for s in samples):
         raise ConfigError(f"{config.model.create_name} takes videos, not .npy features")
     if args.curve and (reader.crops > 1 or reader.num_clips > 1):
         raise ConfigError("--curve is of one view of a clip: set crops and num_clips to 1")
-    if args.curve and not hasattr(predictor.network, "frame_logits"):
+    if args.curve and not hasattr(predictors[0].network, "frame_logits"):
         raise ConfigError(f"--curve: {config.model.create_name} does not read frame by frame")
     k = min(args.top_k, len(classes))
     num_bad = num_good = 0
     with contextlib.ExitStack() as opened:
-        loader = opened.enter_context(build.build_reader(config, reader, samples, labelled=False))
-        predicted: Iterable[Prediction] = predict(predictor, loader, args.curve is not None)
+        loaders = [
+            opened.enter_context(build.build_reader(n.config, n.config.infer, clips, False))
+            for n, clips in zip(networks, lists, strict=True)
+        ]
+        loader = loaders[0]
+        streams = [
+            predict(predictor, own, args.curve is not None)
+            for predictor, own in zip(predictors, loaders, strict=True)
+        ]
+        predicted: Iterable[Prediction] = streams[0]
+        if len(streams) > 1:
+            predicted = fuse_predictions(streams, [network.share for network in networks])
         if runtime.is_launched():
             own = tqdm(predicted, "predicting", leave=False, disable=None)
             found = distributed.gather_all(list(zip(loader.indices(), own, strict=True)))

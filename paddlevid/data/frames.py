@@ -87,9 +87,7 @@ def short_side_size(short_side: int, height: int, width: int) -> tuple[int, int]
     return round(height * scale), round(width * scale)
 
 
-def resize_short_side(
-    image: NDArray[np.uint8], short_side: int, owner: Path
-) -> NDArray[np.uint8]:
+def resize_short_side(image: NDArray[np.uint8], short_side: int, owner: Path) -> NDArray[np.uint8]:
     """(H, W, C) -> (H', W', C), smaller by averaging pixels, larger bilinear; 0: as it is.
 
     Raises DecodeError, naming the owner, where that is above the limit.

@@ -1,6 +1,7 @@
 """Fusion: averages by hand, clips matched by name, and infer.py with several networks."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -11,15 +12,17 @@ import yaml
 from conftest import write_video
 
 import infer
+import train
 from paddlevid.build import build_model, build_test_loader
 from paddlevid.config import load_config
 from paddlevid.data.dataset import ListError, Sample
 from paddlevid.data.flow import write_flow
+from paddlevid.features import load_trunk
 from paddlevid.fusion import fuse_evaluations, fuse_predictions, match_clips
 from paddlevid.metrics import Evaluation
 from paddlevid.predictor import Prediction
 from paddlevid.tasks import Classification
-from paddlevid.weights import describe, write_weights
+from paddlevid.weights import WeightsError, describe, write_weights
 
 A, B = np.float32([[2, 0, 1], [0, 3, 0]]), np.float32([[0, 4, 0], [0, 0, 1]])
 
@@ -227,6 +230,45 @@ def test_networks_of_other_classes_and_lists_of_other_clips_are_errors(streams, 
     missing = tmp_path / "missing.safetensors"
     assert run(streams, "--split", "test", "--fuse", missing) == 1
     assert "missing.safetensors" in capsys.readouterr().err
+
+
+def test_streams_of_frames_refuse_a_flow_network(streams, capsys):
+    words = ["--weights", streams / "flow.safetensors", "--stream", streams / "videos/a/clip0.avi"]
+    assert infer.main([*map(str, words), "--engine", "eager"]) == 1
+    assert "--stream gives frames, but MODEL.modality is 'flow'" in capsys.readouterr().err
+    with pytest.raises(WeightsError, match="is of a network for optical flow, not for frames"):
+        load_trunk(str(streams / "flow.safetensors"))
+
+
+def test_flow_that_was_extracted_in_another_way_is_refused(streams, tmp_path, capsys):
+    shutil.copytree(streams / "flow", tmp_path / "flow")
+    note = {"method": "dis", "bound": 20.0, "short_side": 48, "quality": 95}
+    words = ["--weights", str(streams / "flow.safetensors"), "--engine", "eager"]
+    words += [str(tmp_path / "flow")]
+    (tmp_path / "flow/extract_flow.json").write_text(json.dumps(note))
+    assert infer.main(words) == 0
+    (tmp_path / "flow/extract_flow.json").write_text(json.dumps(note | {"bound": 8.0}))
+    assert infer.main(words) == 1
+    assert "its flow was extracted with Flow(method='dis', bound=8.0" in capsys.readouterr().err
+    (tmp_path / "flow/extract_flow.json").write_text("[]")
+    assert infer.main(words) == 1
+    assert "extract_flow.json is damaged" in capsys.readouterr().err
+
+
+def test_training_on_extracted_flow_notes_how_it_was_made(streams, tmp_path, capsys):
+    shutil.copytree(streams / "flow", tmp_path / "flow")
+    note = {"method": "farneback", "bound": 8.0, "short_side": 48, "quality": 95}
+    (tmp_path / "flow/extract_flow.json").write_text(json.dumps(note))
+    words = ["--config", streams / "flow.yaml", "--save_dir", tmp_path / "run", "--epoch", 1]
+    words += ["--pretrain", streams / "videos.safetensors", "-o", "TRAIN.target_size=32"]
+    words += ["-o", "TRAIN.short_size=40", "-o", "MODEL.num_classes=2"]
+    lists = f"{tmp_path}/flow/test.list"
+    words += ["-o", f"TRAIN.filelist={lists}", "-o", f"VALID.filelist={lists}"]
+    words += ["-o", "VALID.short_size=40", "-o", "VALID.target_size=32"]
+    assert train.main(list(map(str, words))) == 0
+    assert "averaged over 3 channels, repeated for 10" in capsys.readouterr().out
+    model = load_config(tmp_path / "run/best.safetensors", []).model
+    assert (model.flow_method, model.flow_bound, model.flow_short_side) == ("farneback", 8.0, 48)
 
 
 def test_a_flow_network_refuses_weights_for_frames(streams, capsys):

@@ -29,7 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("target", metavar="TARGET", type=Path, help="folder to write to")
     parser.add_argument(
         "--method", choices=METHODS, default="dis",
-        help="dis: dense inverse search, fast; tvl1: that of the papers, some 50 times as slow, "
+        help="dis: dense inverse search, fast; tvl1: that of the papers, some 70 times as slow, "
         "with opencv-contrib-python-headless alone",
     )  # fmt: skip
     parser.add_argument(

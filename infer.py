@@ -421,7 +421,7 @@ def predict(args: argparse.Namespace, networks: list[Network], classes: list[str
     for network in networks[1:]:
         clips = network.clips and read_clips(network.clips)
         names = "INPUT", str(network.clips)
-        lists.append(match_clips(samples, clips, names) if clips else samples)
+        lists.append(match_clips(samples, clips, names, more=True) if clips else samples)
     predictors = [
         add_trunk(args, n.config, n.predictor, clips)
         for n, clips in zip(networks, lists, strict=True)

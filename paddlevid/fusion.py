@@ -25,12 +25,20 @@ def average_logits(
 
 
 def match_clips(
-    samples: Sequence[Sample], others: Sequence[Sample], names: tuple[str, str]
+    samples: Sequence[Sample],
+    others: Sequence[Sample],
+    names: tuple[str, str],
+    *,
+    more: bool = False,
 ) -> list[Sample]:
     """Those of `others` that have the names of `samples`, in their order.
 
     The name of a clip is that of its file without suffix, or of its folder; where a list has one
-    twice, the name of the folder above belongs to it. `names`: of the two lists, for messages.
+    twice, the name of the folder above belongs to it.
+
+    Args:
+        names: of the two lists, for messages.
+        more: `others` may have more clips.
 
     Raises ListError where a clip is in one list alone, or has two labels.
     """
@@ -41,7 +49,7 @@ def match_clips(
             raise ListError(f"{name} has the clip {twice} {count} times: it cannot be matched")
     by_name = {_key(sample.path, depth): sample for sample in others}
     wanted = {_key(sample.path, depth): sample for sample in samples}
-    if by_name.keys() != wanted.keys():
+    if not (wanted.keys() <= by_name.keys() if more else wanted.keys() == by_name.keys()):
         alone = {names[0]: wanted.keys() - by_name.keys(), names[1]: by_name.keys() - wanted.keys()}
         told = "; ".join(
             f"{len(clips)} in {name} alone, such as {min(clips)}"

@@ -74,6 +74,8 @@ def samples(*names, labels=None):
 def test_clips_are_matched_by_name_and_by_class_where_it_takes_that():
     found = match_clips(samples("v/x/b.avi", "v/y/a.avi"), samples("f/a.pkl", "f/b.pkl"), ("", ""))
     assert [sample.path.name for sample in found] == ["b.pkl", "a.pkl"]
+    more = samples("f/a.pkl", "f/b.pkl", "f/c.pkl")
+    assert match_clips(samples("v/b.avi"), more, ("", ""), more=True) == [more[1]]
     twins = samples("v/y/1.avi", "v/x/1.avi"), samples("f/x/1.pkl", "f/y/1.pkl")
     found = match_clips(*twins, ("", ""))
     assert [sample.path.parent.name for sample in found] == ["y", "x"]

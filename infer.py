@@ -1,28 +1,14 @@
 """Predict videos, or evaluate a list: python infer.py --weights F VIDEO..."""
 
 import argparse
-import contextlib
-import csv
-import io
-import json
+import math
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 
-import numpy as np
-import yaml
-from numpy.typing import NDArray
-from tqdm import tqdm
-
 from paddlevid import runtime
-from paddlevid.config import Config, ConfigError, ReaderConfig, load_config
-from paddlevid.files import write_whole
+from paddlevid.config import ConfigError, load_config
 from paddlevid.flags import Parser, add_engine, at_least, config_of, describe
-
-MOST_ROWS = 2000  # of predictions in a page
 
 
 def share(text: str) -> float:
@@ -34,6 +20,17 @@ def share(text: str) -> float:
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"needs a number from 0 to below 1, not {text!r}")
     return value
+
+
+def numbers(text: str) -> list[float]:
+    """The type of --fuse-weights."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = [-1.0]
+    if not all(0 < value < math.inf for value in values):
+        raise argparse.ArgumentTypeError(f"needs numbers above 0 such as 1,1.5, not {text!r}")
+    return values
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -79,6 +76,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--crops", type=int, choices=(1, 3, 10), help="crops of a clip to average, as crops=N"
     )
+    parser.add_argument(
+        "--segments", type=at_least(1), metavar="N",
+        help="segments of a video, as seg_num=N; TSN is published with --segments 25 --crops 10",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fuse", type=Path, metavar="FILE", action="append", default=[],
+        help="weights of another network for the same classes, such as the flow stream of TSN: "
+        "average the scores before the softmax; may be repeated. Its config is the one that it "
+        "carries or that is beside it; -o holds for all networks, but for filelist",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fuse-weights", type=numbers, metavar="A,B",
+        help="of --weights and each --fuse in the average (1 for frames, 1.5 for optical flow)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fuse-list", type=Path, metavar="PATH", action="append", default=[],
+        help="what a --fuse reads, as its --split or instead of INPUT: a list, or a folder of "
+        "extracted flow; one for each, matched by the names of the clips",
+    )  # fmt: skip
     parser.add_argument(
         "-o", dest="overrides", metavar="SECTION.key=value", action="append", default=[],
         help="set one value of the config; may be repeated",
@@ -143,11 +159,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.inputs.insert(0, args.report)  # the INPUT behind a --report without FILE
         args.report = ""
     if args.stream:
-        unlike = (args.split, args.curve, args.trunk, args.explain, args.report is not None)
-        if not args.inputs or any(unlike):
+        others = ("split", "curve", "trunk", "explain", "fuse")
+        if not args.inputs or args.report is not None or any(getattr(args, o) for o in others):
             parser.error(
-                "--stream needs INPUT, and neither --split, --curve, --trunk, --explain nor "
-                "--report"
+                "--stream needs INPUT, and neither --split, --curve, --trunk, --explain, --fuse "
+                "nor --report"
             )
         if args.output and args.output.suffix.lower() != ".jsonl":
             parser.error(f"--output {args.output}: --stream needs a name that ends in .jsonl")
@@ -161,6 +177,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.overrides.append(f"MODEL.num_future={args.steps}")
     if args.split and args.inputs:
         parser.error("give either INPUT or --split")
+    if args.fuse and (args.curve or args.explain):
+        parser.error("--curve and --explain are of one network: leave --fuse out")
+    if args.fuse_weights and len(args.fuse_weights) != 1 + len(args.fuse):
+        parser.error(
+            f"--fuse-weights has {len(args.fuse_weights)} numbers: --weights and --fuse name "
+            f"{1 + len(args.fuse)} networks"
+        )
+    if args.fuse_list and len(args.fuse_list) != len(args.fuse):
+        parser.error(
+            f"--fuse-list is given {len(args.fuse_list)} times: it needs one for each of the "
+            f"{len(args.fuse)} --fuse"
+        )
     if args.split and args.curve:
         parser.error("--curve is for predictions, not for --split")
     if args.split and (args.save_video or args.explain):
@@ -181,8 +209,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.output and not args.output.parent.is_dir():
         parser.error(f"--output {args.output}: there is no folder {args.output.parent}")
     args.config = args.config or config_of(parser, args.weights)
+    args.fuse_configs = [config_of(parser, file) for file in args.fuse]
     section = "TEST" if args.split == "train" else (args.split or "infer").upper()
-    for key, value in (("num_clips", args.num_clips), ("crops", args.crops)):
+    for key, value in (
+        ("num_clips", args.num_clips), ("crops", args.crops), ("seg_num", args.segments),
+    ):  # fmt: skip
         if value is not None:
             args.overrides.append(f"{section}.{key}={value}")
     return args
@@ -191,628 +222,36 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def infer(args: argparse.Namespace) -> int:
     """Evaluate or predict: -> exit code, 1 when an input could not be read."""
     config = load_config(args.config, args.overrides)
+    shared = [text for text in args.overrides if ".filelist=" not in text.replace(" ", "")]
+    fused = [load_config(file, shared) for file in args.fuse_configs]
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong config answer at once.
     from paddlevid import build, distributed
+    from paddlevid.inference.networks import open_networks
 
     distributed.join()
     print(build.choose_device(config, args.device), file=sys.stderr)
     classes = build.read_classes(config, args.weights)
-    predictor = build.build_predictor(
-        config, args.weights, args.engine, half=args.half, tensorrt=args.tensorrt
-    )
+    networks = open_networks(args, config, fused, classes)
     if config.model.task == "predict":
-        return predict_frames(args, config, predictor)
+        from paddlevid.inference.frames import predict_frames
+
+        return predict_frames(args, config, networks[0].predictor)
     if args.steps or args.save_dir:
         raise ConfigError("--steps and --save_dir are for networks that predict frames: convlstm")
     if args.split:
-        return evaluate(args, config, predictor, classes)
+        from paddlevid.inference.evaluate import evaluate, evaluate_fused
+
+        if fused:
+            return evaluate_fused(args, networks, classes)
+        return evaluate(args, networks[0], classes)
     if args.stream:
-        return stream(args, config, predictor, classes)
-    return predict(args, config, predictor, classes)
+        from paddlevid.inference.streams import stream
 
+        return stream(args, config, networks[0].predictor, classes)
+    from paddlevid.inference.predict import predict_clips
 
-def evaluate(
-    args: argparse.Namespace,
-    config: Config,
-    predictor: "Predictor",  # noqa: F821
-    classes: list[str],
-) -> int:
-    """Score a list and write the figures beside the weights."""
-    from paddlevid import build, distributed, report, trainer
-
-    folder, ending = args.weights.parent, "" if args.split == "test" else f"_{args.split}"
-    with build.build_test_loader(config, args.split) as loader:
-        started = time.perf_counter()
-        evaluation = trainer.evaluate(predictor, loader, build.build_task(config, classes))
-        seconds = time.perf_counter() - started
-        bad = distributed.gather_all(list(loader.bad.values()))
-        if distributed.rank() != 0:
-            return 0
-        write_figures(folder, ending, evaluation, classes)
-        cards, are_mistakes = worst_cards(args, config, evaluation, loader, classes)
-    summary, table = evaluation.summary(), evaluation.class_table(classes)
-    page = args.report or folder / f"report{ending}.html"
-    run = describe_run(args, config, predictor, seconds, bad)
-    report.write_evaluation(page, run, evaluation, classes, cards, are_mistakes)
-
-    width = max(len(name) for name in ["class", *classes])
-    print(f"{'class':{width}}  clips  accuracy  most often taken for")
-    for row in table:
-        print(
-            f"{row['class']:{width}}  {row['clips']:5}  {row['accuracy']:8.4f}  {row['taken_for']}"
-        )
-    print(
-        f"{args.split}: top-1 {summary['top1']:.4f}  top-5 {summary['top5']:.4f}  mean class "
-        f"accuracy {summary['mean_class_accuracy']:.4f}  over {summary['num_clips']} clips, "
-        f"{summary['num_bad']} left out"
-    )
-    for reason in bad:
-        print(f"left out: {reason}", file=sys.stderr)
-    names = ("metrics", ".json"), ("per_class", ".csv"), ("confusion_matrix", ".csv and .png")
-    print(f"written to {folder}: " + ", ".join(name + ending + suffix for name, suffix in names))
-    print(f"report: {readable(page)}")
-    return 1 if bad else 0
-
-
-def write_figures(
-    folder: Path,
-    ending: str,
-    evaluation: "Evaluation",  # noqa: F821
-    classes: Sequence[str],
-) -> None:
-    """Write an evaluation as tables and a picture, with this ending of their names."""
-    from paddlevid import plots
-
-    table, counts = evaluation.class_table(classes), evaluation.confusion.tolist()
-    write_whole(folder / f"metrics{ending}.json", json.dumps(evaluation.summary(), indent=2) + "\n")
-    rows = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
-    write_whole(folder / f"per_class{ending}.csv", as_csv(rows))
-    rows = [["label", *classes], *([name, *row] for name, row in zip(classes, counts, strict=True))]
-    write_whole(folder / f"confusion_matrix{ending}.csv", as_csv(rows))
-    figure = plots.confusion_figure(evaluation.confusion, classes)
-    plots.save(figure, folder / f"confusion_matrix{ending}.png")
-
-
-def describe_run(
-    args: argparse.Namespace,
-    config: Config,
-    predictor: "Predictor",  # noqa: F821
-    seconds: float,
-    problems: Sequence[str],
-) -> "report.Run":  # noqa: F821
-    """What a report says of it."""
-    from paddlevid import report
-
-    name = config.model.create_name
-    if args.split:
-        filelist = (config.test if args.split == "train" else getattr(config, args.split)).filelist
-        title = f"{name} on the {args.split} list" + (f" {filelist}" if filelist else "")
-    else:
-        title = f"{name}: predictions"
-    text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
-    return report.Run(
-        title=title,
-        command=args.command,
-        config=text,
-        network=name,
-        num_parameters=sum(int(np.prod(p.shape)) for p in predictor.network.parameters()),
-        weights=args.weights,
-        device=predictor.device,
-        seconds=seconds,
-        network_seconds=min(predictor.seconds, seconds),
-        problems=problems,
-    )
-
-
-def worst_cards(
-    args: argparse.Namespace,
-    config: Config,
-    evaluation: "Evaluation",  # noqa: F821
-    loader: "Loader",  # noqa: F821
-    classes: Sequence[str],
-) -> tuple[list["report.Card"], bool]:  # noqa: F821
-    """The clips that an evaluation's report shows, and whether they are mistakes."""
-    from paddlevid import report
-    from paddlevid.predictor import softmax
-
-    rows, are_mistakes = report.worst_clips(evaluation)
-    indices = evaluation.indices[rows].tolist()
-    model = config.model
-    strips = report.film_strips(loader, indices, model.image_mean, model.image_std)
-    probabilities = softmax(evaluation.logits[rows])
-    cards = []
-    for index, scores, label in zip(indices, probabilities, evaluation.labels[rows], strict=True):
-        best = np.argsort(-scores, kind="stable")[: args.top_k]
-        cards.append(
-            report.Card(
-                str(loader.dataset.samples[index].path),
-                classes[label],
-                [(classes[i], float(scores[i])) for i in best],
-                strips.get(index, report.Strip()),
-                f", given {scores[label]:.4f}",
-            )
-        )
-    return cards, are_mistakes
-
-
-def predict(
-    args: argparse.Namespace,
-    config: Config,
-    predictor: "Predictor",  # noqa: F821
-    classes: list[str],
-) -> int:
-    """Print, and write if asked, the most probable classes of each input."""
-    from paddlevid import build, distributed
-    from paddlevid.predictor import Prediction, find_clips, predict
-
-    reader: ReaderConfig = config.infer
-    if not args.inputs and not reader.filelist:
-        raise ConfigError("nothing to predict: give INPUT, or set INFER.filelist")
-    samples, unusable = find_clips(args.inputs or [Path(reader.filelist)])
-    predictor = add_trunk(args, config, predictor, samples)
-    if config.model.format != "features" and any(s.path.suffix == ".npy" for s in samples):
-        raise ConfigError(f"{config.model.create_name} takes videos, not .npy features")
-    if args.curve and (reader.crops > 1 or reader.num_clips > 1):
-        raise ConfigError("--curve is of one view of a clip: set crops and num_clips to 1")
-    if args.curve and not hasattr(predictor.network, "frame_logits"):
-        raise ConfigError(f"--curve: {config.model.create_name} does not read frame by frame")
-    explainer = None
-    if args.explain:
-        from paddlevid.explain import Explainer
-
-        if runtime.is_launched():
-            raise ConfigError("--explain runs in one process: start it without paddle's launcher")
-        explainer = Explainer(
-            config, predictor, classes, args.explain_class, with_films=args.save_video is not None
-        )
-        print("--explain runs the network eagerly, whatever --engine says", file=sys.stderr)
-    if args.save_video and any(sample.path.suffix == ".npy" for sample in samples):
-        raise ConfigError("--save-video: .npy features have no pictures; give the videos")
-    for folder in filter(None, (args.save_video, args.explain)):
-        folder.mkdir(parents=True, exist_ok=True)
-    k = min(args.top_k, len(classes))
-    num_bad = num_good = num_undrawn = 0
-    rows: list[dict] = []  # of the report
-    problems: list[str] = []
-    started = time.perf_counter()
-    with contextlib.ExitStack() as opened:
-        loader = opened.enter_context(build.build_reader(config, reader, samples, labelled=False))
-        predicted: Iterable[Prediction] = predict(
-            predictor, loader, args.curve is not None, explainer is not None
-        )
-        if runtime.is_launched():
-            own = tqdm(predicted, "predicting", leave=False, disable=None)
-            found = distributed.gather_all(list(zip(loader.indices(), own, strict=True)))
-            predicted = [result for _, result in sorted(found, key=lambda pair: pair[0])]
-            if distributed.rank() != 0:
-                return 0
-        write = opened.enter_context(open_output(args.output, k)) if args.output else None
-        results = chain(unusable, predicted)
-        for result in tqdm(
-            results, "predicting", len(samples) + len(unusable), leave=False, disable=None
-        ):
-            if result.problem:
-                num_bad += 1
-                tqdm.write(f"cannot be read: {readable(result.problem)}", file=sys.stderr)
-            else:
-                num_good += 1
-                tqdm.write(in_words(result, classes, k))
-                if args.curve:
-                    draw_curve(result, classes, k, args.curve, num_good)
-                if explainer:
-                    name = f"{num_good:03d}_{readable(result.path.stem)}_heat"
-                    explainer.save(result, args.explain / name)
-                if args.save_video and not save_video(
-                    args.save_video, result, classes, k, num_good
-                ):
-                    num_undrawn += 1
-            row = as_row(result, classes, k)
-            if write:
-                write(row)
-            if args.report and len(rows) < MOST_ROWS:
-                rows.append(row)
-            if args.report and result.problem:
-                problems.append(result.problem)
-        if args.report:
-            seconds = time.perf_counter() - started
-            cards = prediction_cards(config, loader, rows, len(unusable))
-    if args.report:
-        from paddlevid import report  # here, as it draws: with matplotlib
-
-        run = describe_run(args, config, predictor, seconds, problems)
-        report.write_predictions(args.report, run, cards, num_good + num_bad)
-        print(f"report: {readable(args.report)}", file=sys.stderr)
-    if args.output:
-        print(f"{num_good + num_bad} predictions in {args.output}", file=sys.stderr)
-    if num_bad:
-        print(f"{num_bad} of {num_good + num_bad} inputs could not be read", file=sys.stderr)
-    if num_undrawn:
-        print(f"{num_undrawn} of {num_good} videos could not be written", file=sys.stderr)
-    return 1 if num_bad or num_undrawn else 0
-
-
-def prediction_cards(
-    config: Config,
-    loader: "Loader",  # noqa: F821
-    rows: Sequence[dict],
-    num_unusable: int,
-) -> list["report.Card"]:  # noqa: F821
-    """What a page shows of predictions; before those of the loader come inputs of no use."""
-    from paddlevid import report
-
-    shown = [i for i, row in enumerate(rows[num_unusable:]) if not row["problem"]]
-    strips = report.film_strips(
-        loader, shown[: report.MOST_STRIPS], config.model.image_mean, config.model.image_std
-    )
-    return [
-        report.Card(
-            row["path"],
-            row["label"],
-            list(zip(row["classes"], row["probabilities"], strict=True)),
-            strips.get(number - num_unusable, report.Strip()),
-            problem=row["problem"],
-        )
-        for number, row in enumerate(rows)
-    ]
-
-
-def predict_frames(
-    args: argparse.Namespace,
-    config: Config,
-    predictor: "Predictor",  # noqa: F821
-) -> int:
-    """The frames behind the end of videos, or the errors on a list: -> exit code."""
-    others = ("save_video", "explain", "num_clips", "crops")
-    for flag in ("stream", "curve", "trunk", "output", *others):
-        if getattr(args, flag):
-            name = flag.replace("_", "-")
-            raise ConfigError(f"--{name} is for classifiers; {config.model.name} predicts frames")
-    if not args.inputs and not args.split:
-        raise ConfigError("nothing to predict from: give INPUT, or --split to evaluate a list")
-    folder = args.save_dir or args.weights.parent / ("" if args.split else "predictions")
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--save_dir {folder} is a file: it needs a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    if args.split:
-        return evaluate_frames(args, config, predictor, folder)
-    from paddlevid import build, distributed, plots, report
-    from paddlevid.data.encode import write_mp4
-    from paddlevid.predictor import find_clips
-
-    samples, unusable = find_clips(args.inputs)
-    problems = [prediction.problem for prediction in unusable]
-    cards: list[report.Card] = []
-    started = time.perf_counter()
-    steps = config.model.num_future
-    with build.build_past_loader(config, samples) as loader:
-        for batch in tqdm(loader.batches(), "predicting", len(loader), leave=False, disable=None):
-            index, past = int(batch.indices[0]), batch.clips
-            frames = predictor(past, num_future=steps)[0][0]
-            path = samples[index].path
-            stem = folder / f"{index + 1:03d}_{readable(path.stem)}"
-            np.save(f"{stem}.npy", frames.transpose(1, 2, 3, 0))
-            image = plots.prediction_strip(past[0], None, frames)
-            plots.save_image(image, Path(f"{stem}.png"))
-            if args.report and len(cards) < report.MOST_STRIPS:
-                strip = report.Strip(
-                    report.data_uri(plots.shrink(image, report.STRIP_HEIGHT)),
-                    f"{past.shape[2]} frames of the past and {steps} predicted ones",
-                )
-                note = f"written to {stem}.npy, .png and .mp4"
-                cards.append(report.Card(str(path), strip=strip, note=note))
-            write_mp4(Path(f"{stem}.mp4"), plots.prediction_film(past[0], None, frames))
-            tqdm.write(f"{readable(path)}: {steps} frames in {readable(stem)}.npy, .png and .mp4")
-        problems += distributed.gather_all(list(loader.bad.values()))
-    cards = distributed.gather_all(cards)
-    if distributed.rank() != 0:
-        return 0
-    if args.report:
-        run = describe_run(args, config, predictor, time.perf_counter() - started, problems)
-        num_inputs = len(samples) + len(unusable)
-        report.write_predictions(args.report, run, cards, num_inputs)
-        print(f"report: {readable(args.report)}", file=sys.stderr)
-    for problem in problems:
-        print(f"cannot be read: {readable(problem)}", file=sys.stderr)
-    if problems:
-        print(f"{len(problems)} of {len(samples) + len(unusable)} inputs could not be read",
-              file=sys.stderr)  # fmt: skip
-    return 1 if problems else 0
-
-
-def evaluate_frames(
-    args: argparse.Namespace,
-    config: Config,
-    predictor: "Predictor",  # noqa: F821
-    folder: Path,
-) -> int:
-    """Errors of a list's predicted frames, for each step and beside what is simple to beat."""
-    from paddlevid import build, distributed, plots, report, trainer
-
-    task = build.build_task(config, [])
-    task.with_baselines = True
-    with build.build_test_loader(config, args.split) as loader:
-        started = time.perf_counter()
-        evaluation = trainer.evaluate(predictor, loader, task)
-        seconds = time.perf_counter() - started
-        bad = distributed.gather_all(list(loader.bad.values()))
-        if distributed.rank() != 0:
-            return 0
-        first = next(loader.batches())
-    ending = "" if args.split == "test" else f"_{args.split}"
-    predictors = {"network": evaluation.sums, **evaluation.baselines}
-    summaries = {name: sums.summary() for name, sums in predictors.items()}
-    summary = {**summaries.pop("network"), "baselines": summaries, **evaluation.counts()}
-    write_whole(folder / f"metrics{ending}.json", json.dumps(summary, indent=2) + "\n")
-    table = {name: sums.per_step() for name, sums in predictors.items()}
-    measures = list(table["network"])
-    rows = [
-        [name, step + 1, *(f"{steps[measure][step]:.6g}" for measure in measures)]
-        for name, steps in table.items()
-        for step in range(len(steps["mse"]))
-    ]
-    write_whole(folder / f"per_step{ending}.csv", as_csv([["predictor", "step", *measures], *rows]))
-    plots.save(plots.steps_figure(table), folder / f"per_step{ending}.png")
-    strips = task.draw_strips(predictor, first)
-    plots.save_image(strips, folder / f"predictions{ending}.png")
-    page = args.report or folder / f"report{ending}.html"
-    run = describe_run(args, config, predictor, seconds, bad)
-    report.write_frames(page, run, evaluation, strips, config.model.seg_num)
-
-    print(f"{'':14}  MSE a frame  MSE a pixel  MAE a frame  PSNR, dB    SSIM")
-    for name, sums in predictors.items():
-        means = sums.summary()
-        print(
-            f"{name:14}  {means['mse']:11.2f}  {means['mse_per_pixel']:11.5f}  {means['mae']:11.2f}"
-            f"  {means['psnr']:8.2f}  {means['ssim']:6.4f}"
-        )
-    print(
-        f"{args.split}: {evaluation.in_words()}; "
-        f"{len(table['network']['mse'])} steps from {config.model.seg_num} frames"
-    )
-    for reason in bad:
-        print(f"left out: {reason}", file=sys.stderr)
-    print(f"written to {folder}: metrics{ending}.json, per_step{ending}.csv and .png, "
-          f"predictions{ending}.png")  # fmt: skip
-    print(f"report: {readable(page)}")
-    return 1 if bad else 0
-
-
-def stream(
-    args: argparse.Namespace,
-    config: Config,
-    predictor: "Predictor",  # noqa: F821
-    classes: list[str],
-) -> int:
-    """Predict videos, cameras or addresses while they run: -> exit code, 1 when one broke off."""
-    from paddlevid import build
-    from paddlevid.annotate import StreamVideos, name_of
-    from paddlevid.data.live import LiveSource
-    from paddlevid.models import MoViNetStream
-
-    if runtime.is_launched():
-        raise ConfigError("--stream runs in one process: start it without paddle's launcher")
-    reader: ReaderConfig = config.infer
-    if reader.crops > 1 or reader.num_clips > 1:
-        raise ConfigError("--stream looks at one view: set crops and num_clips to 1")
-    if args.memory and not isinstance(predictor.network, MoViNetStream):
-        raise ConfigError(f"--memory is for a movinet_*_stream, not {config.model.create_name}")
-    if config.model.format == "features":
-        raise ConfigError(f"--stream: {config.model.create_name} reads features, not frames")
-    for address in args.inputs:
-        if not (address.isdecimal() or "://" in address or Path(address).is_file()):
-            raise ConfigError(f"--stream {address}: there is no such file, and it is no address")
-    streams = build.build_streams(config, predictor, len(args.inputs), args.every, args.memory or 0)
-    k = min(args.top_k, len(classes))
-    stride = args.stride or config.model.interval
-    with contextlib.ExitStack() as opened:
-        read = 1 if args.save_video else stride  # a video shows the other frames as well
-        sources = [opened.enter_context(LiveSource(a, stride=read)) for a in args.inputs]
-        for source in sources:
-            opened.callback(source.stop)  # these come first
-        videos = None
-        if args.save_video:
-            names = [readable(name_of(address)) for address in args.inputs]
-            videos = opened.enter_context(
-                StreamVideos(args.save_video, args.inputs, names, classes, k)
-            )
-            for video in videos.videos:
-                print(f"writing {video.target} until the end or Ctrl-C", file=sys.stderr)
-        output = sys.stdout
-        if args.output:
-            output = opened.enter_context(open(args.output, "w", encoding="utf-8"))
-        for row in run_streams(streams, sources, args.every, args.smooth, stride, videos):
-            best = np.argsort(-row["smoothed"], kind="stable")[:k]
-            row["classes"] = [classes[i] for i in best]
-            for name in ("probabilities", "smoothed"):
-                row[name] = [round(float(row[name][i]), 4) for i in best]
-            print(json.dumps(row, ensure_ascii=False), file=output, flush=True)
-    for source in sources:
-        told = f"{readable(source.address)}: {source.num_read} frames, {source.num_dropped} dropped"
-        print(told + (f"; {source.problem}" if source.problem else ""), file=sys.stderr)
-    for video in videos.videos if videos else ():
-        if video.num_frames:
-            note = f"; {video.note}" if video.note else ""
-            print(f"{video.num_frames} frames in {video.target}{note}", file=sys.stderr)
-    return 1 if any(source.problem for source in sources) else 0
-
-
-def run_streams(
-    streams: Sequence["stream.Stream"],  # noqa: F821
-    sources: Sequence["LiveSource"],  # noqa: F821
-    every: int,
-    smooth: float,
-    stride: int,
-    videos: "annotate.StreamVideos | None" = None,  # noqa: F821
-) -> Iterator[dict]:
-    """What is said of the sources, until all have ended: a row for each `every` frames of each.
-
-    Of each `stride` frames one is looked at. All go into the videos, with what the rows say.
-    """
-    from paddlevid.stream import push_all
-
-    counts, averages = [0] * len(sources), [None] * len(sources)
-    newest: list = [None] * len(sources)  # number, seconds and scores of the last frame with scores
-    unsaid = [False] * len(sources)
-    blocks = [-1] * len(sources)  # of `stride` frames, the newest one a frame was looked at of
-
-    def row(i: int) -> dict:
-        unsaid[i] = False
-        number, seconds, scores = newest[i]
-        return {
-            "input": readable(sources[i].address), "frame": number, "seconds": round(seconds, 3),
-            "dropped": sources[i].num_dropped, "classes": [], "probabilities": scores,
-            "smoothed": averages[i],
-        }  # fmt: skip
-
-    while not all(source.ended for source in sources):
-        taken = [(i, m) for i, source in enumerate(sources) if (m := source.take()) is not None]
-        if videos:
-            videos.check()
-        if not taken:
-            waiting = next((i for i, source in enumerate(sources) if not source.ended), None)
-            moment = None if waiting is None else sources[waiting].take(wait=0.05)
-            if moment is None:
-                continue
-            taken = [(waiting, moment)]
-        chosen = [(i, moment) for i, moment in taken if moment[0] // stride != blocks[i]]
-        for i, moment in chosen:
-            blocks[i] = moment[0] // stride
-        found: dict[int, NDArray[np.float32] | None] = {}
-        if chosen:
-            scores = push_all([streams[i] for i, _ in chosen], [m[2] for _, m in chosen])
-            found = {i: row for (i, _), row in zip(chosen, scores, strict=True)}
-        for i, moment in taken:
-            if i in found:
-                counts[i] += 1
-                if found[i] is not None:
-                    newest[i], unsaid[i] = (moment[0], moment[1], found[i]), True
-                    old = found[i] if averages[i] is None else averages[i]
-                    averages[i] = smooth * old + (1 - smooth) * found[i]
-            is_due = i in found and counts[i] % every == 0 and unsaid[i]
-            if videos:
-                videos.add(i, moment, averages[i] if is_due else None)
-            if is_due:
-                yield row(i)
-    for i, source in enumerate(sources):
-        if unsaid[i]:  # the last frames of a source
-            yield row(i)
-        elif newest[i] is None and not source.problem:
-            source.problem = f"only {counts[i]} frames were looked at, too few to say anything"
-
-
-def add_trunk(
-    args: argparse.Namespace,
-    config: Config,
-    predictor: "Predictor",  # noqa: F821
-    samples: list,
-) -> "Predictor":  # noqa: F821
-    """With a trunk before it, a network for features that is to see videos; else as it is."""
-    is_npy = [sample.path.suffix == ".npy" for sample in samples]
-    if config.model.format != "features" or all(is_npy):
-        return predictor
-    if any(is_npy):
-        raise ConfigError("give either videos or .npy features, not both")
-    from paddlevid.features import with_trunk
-
-    return with_trunk(config.model, predictor, args.trunk)
-
-
-def draw_curve(
-    result: "predictor.Prediction",  # noqa: F821
-    classes: Sequence[str],
-    k: int,
-    folder: Path,
-    number: int,
-) -> None:
-    """Write what is said of a clip up to each frame as FOLDER/<number>_<name>.png."""
-    from paddlevid import plots
-
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = plots.curve_figure(result.frame_probabilities, classes, k)
-    plots.save(figure, folder / f"{number:03d}_{readable(result.path.stem)}.png")
-
-
-def save_video(
-    folder: Path,
-    result: "predictor.Prediction",  # noqa: F821
-    classes: Sequence[str],
-    k: int,
-    number: int,
-) -> bool:
-    """Write an input with what is said of it as FOLDER/<number>_<name>.mp4: -> whether it is."""
-    from paddlevid.annotate import annotate_clip
-    from paddlevid.data.limits import DecodeError
-
-    target = folder / f"{number:03d}_{readable(result.path.stem)}.mp4"
-    try:
-        note = annotate_clip(result.path, target, classes, result.probabilities, k)
-    except DecodeError as error:
-        tqdm.write(f"no video is written: {readable(error)}", file=sys.stderr)
-        return False
-    if note:
-        tqdm.write(f"{readable(result.path)}: {note}", file=sys.stderr)
-    return True
-
-
-def readable(text: object) -> str:
-    """A path or a message without what UTF-8 cannot hold, as in names from another encoding."""
-    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def name_of(label: int, classes: Sequence[str]) -> str:
-    """A label's class name; a number where the label fits no class, nothing where it is unknown."""
-    return classes[label] if 0 <= label < len(classes) else "" if label < 0 else str(label)
-
-
-def in_words(result: "predictor.Prediction", classes: Sequence[str], k: int) -> str:  # noqa: F821
-    """A prediction for the eye: the path, and a line for each class."""
-    lines = [
-        readable(result.path)
-        + (f"  (label: {name})" if (name := name_of(result.label, classes)) else "")
-    ]
-    lines += [f"    {result.probabilities[i]:.4f}  {classes[i]}" for i in result.top_k(k)]
-    return "\n".join(lines)
-
-
-def as_row(result: "predictor.Prediction", classes: Sequence[str], k: int) -> dict:  # noqa: F821
-    """A prediction for a file."""
-    row: dict[str, object] = {
-        "path": readable(result.path),
-        "label": name_of(result.label, classes),
-    }
-    best = [] if result.problem else result.top_k(k)
-    row["classes"] = [classes[i] for i in best]
-    row["probabilities"] = [round(float(result.probabilities[i]), 6) for i in best]
-    row["problem"] = readable(result.problem)
-    return row
-
-
-@contextlib.contextmanager
-def open_output(file: Path, k: int) -> Iterator[Callable[[dict], None]]:
-    """A function that appends a prediction to the file at once: JSON lines or, for .csv, CSV."""
-    with open(file, "w", newline="", encoding="utf-8") as stream:
-        if file.suffix.lower() != ".csv":
-            yield lambda row: print(json.dumps(row, ensure_ascii=False), file=stream, flush=True)
-            return
-        pairs = [f"{kind}_{i + 1}" for i in range(k) for kind in ("class", "probability")]
-        writer = csv.writer(stream)
-        writer.writerow(["path", "label", *pairs, "problem"])
-
-        def write(row: dict) -> None:
-            best = list(chain(*zip(row["classes"], row["probabilities"], strict=True)))
-            best += [""] * (2 * k - len(best))
-            writer.writerow([row["path"], row["label"], *best, row["problem"]])
-            stream.flush()
-
-        yield write
-
-
-def as_csv(rows: Sequence[Sequence[object]]) -> str:
-    """CSV of rows, the header first."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    return predict_clips(args, networks, classes)
 
 
 def main(argv: list[str] | None = None) -> int:

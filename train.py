@@ -201,7 +201,7 @@ def train(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as loaders:
         classes = build.read_classes(config)
         train_loader = loaders.enter_context(build.build_train_loader(config, classes))
-        config = build.note_features(config)
+        config = build.note_flow(build.note_features(config))
         valid_loader = None
         if build.has_clips(config, "valid"):
             valid_loader = loaders.enter_context(build.build_test_loader(config, "valid"))

@@ -18,16 +18,19 @@ from tqdm import tqdm
 from paddlevid.cluster import ADDRESS_HELP, open_workers
 from paddlevid.data.dataset import Item, ListError, Sample, read_list
 from paddlevid.data.decode import (
+    FRAME_SUFFIXES,
     DecodeError,
     VideoReport,
     count_frames,
     decode,
+    flow_files,
     frame_files,
     inspect_video,
     is_pickled,
     is_video,
     natural_key,
 )
+from paddlevid.data.flow import FlowDecoder
 from paddlevid.data.loader import Loader
 from paddlevid.data.split import read_lines
 from paddlevid.flags import Parser, at_least, describe
@@ -36,9 +39,15 @@ FRAMES_AT_ONCE = 64  # of a .pkl or a folder of frames, held in memory
 
 
 def inspect_images(path: Path) -> VideoReport:
-    """Decode every frame of a .pkl or of a folder of frames and report what is wrong with it."""
+    """Decode every frame of a .pkl or of a folder of frames and report what is wrong with it.
+
+    Of a folder of optical flow, and none of frames, the fields count as frames.
+    """
     report = VideoReport(str(path), codec="images")
     try:
+        if path.is_dir() and not frame_files(path) and flow_files(path):
+            flow = FlowDecoder()(path, lambda num_fields, _: np.arange(num_fields))
+            return replace(report, frames=len(flow), height=flow.shape[1], width=flow.shape[2])
         num_frames = count_frames(path)
         for start in range(0, num_frames, FRAMES_AT_ONCE):
             indices = np.arange(start, min(start + FRAMES_AT_ONCE, num_frames))
@@ -115,7 +124,7 @@ def find_samples(folder: Path) -> tuple[list[Sample], list[str]]:
         folders[:] = sorted((f for f in folders if not f.startswith(".")), key=natural_key)
         names = sorted((f for f in files if not f.startswith(".")), key=natural_key)
         clips = [path for path in (Path(place, name) for name in names) if _is_clip_file(path)]
-        paths += clips or ([Path(place)] if frame_files(Path(place)) else [])
+        paths += clips or ([Path(place)] if any(map(_is_image, names)) else [])
     if not all(len(path.relative_to(folder).parts) == 2 for path in paths):
         return [Sample(path) for path in paths], []
     names = sorted((f.name for f in folder.iterdir() if _is_class(f)), key=natural_key)
@@ -131,6 +140,10 @@ def find_samples(folder: Path) -> tuple[list[Sample], list[str]]:
 
 def _is_class(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith(".")
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in FRAME_SUFFIXES
 
 
 def _is_clip_file(path: Path) -> bool:

@@ -14,6 +14,7 @@ COMMANDS = {
     "lists": ("data_tools.data_list_gener", "write train, val and test lists"),
     "check": ("data_tools.check_videos", "find broken videos, write a clean list"),
     "features": ("data_tools.extract_features", "compute features of frames with a fixed trunk"),
+    "flow": ("data_tools.extract_flow", "compute the optical flow of videos"),
     "train": ("train", "train a network"),
     "infer": ("infer", "predict videos and streams, or evaluate a list"),
     "configs": ("paddlevid.copy_configs", "copy the configs to a folder of your own"),

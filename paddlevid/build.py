@@ -29,8 +29,9 @@ from paddlevid.data.dataset import (
     check_format,
     read_list,
 )
-from paddlevid.data.decode import DecodeError, is_pickled
+from paddlevid.data.decode import DecodeError, VideoDecoder, is_pickled
 from paddlevid.data.features import CachedFeatures, FeatureDataset, Manifest, read_manifest
+from paddlevid.data.flow import Flow, FlowDecoder, check_method, read_note
 from paddlevid.data.loader import Dataset, Loader
 from paddlevid.data.mix import Mix
 from paddlevid.data.moving_mnist import (
@@ -59,6 +60,7 @@ from paddlevid.data.transform import (
     Letterbox,
     MultiScaleCrop,
     Normalize,
+    NormalizeFlow,
     RandomCrop,
     RandomFlip,
     Resize,
@@ -78,6 +80,7 @@ from paddlevid.stream import ECOStream, StateStream, Stepper, Stream, WindowStre
 from paddlevid.tasks import Classification, FramePrediction, Task
 from paddlevid.weights import WeightsError, download, load_weights, read_weights
 
+_BATCH_VALUES = 1 << 24  # pixels of all views of a batch; more fill the memory
 _CROPS = {1: CenterCrop, 3: UniformCrop, 10: TenCrops}
 
 
@@ -105,9 +108,34 @@ def build_sampler(config: Config, section: TrainConfig | ReaderConfig) -> Sample
 
 def _resize(config: Config, short_size: int) -> Resize | Letterbox | ResizeShortSide:
     if config.model.fixed_size:
-        kind = Letterbox if config.model.letterbox else Resize
-        return kind(*config.model.fixed_size)
+        if not config.model.letterbox:
+            return Resize(*config.model.fixed_size)
+        return Letterbox(*config.model.fixed_size, fill=128 if config.model.is_flow else 0)
     return ResizeShortSide(short_size)
+
+
+def _normalize(config: Config) -> Normalize | NormalizeFlow:
+    model = config.model
+    if model.is_flow:
+        return NormalizeFlow(model.image_mean, model.image_std, model.seglen)
+    return Normalize(model.image_mean, model.image_std)
+
+
+def _decoder(config: Config) -> VideoDecoder | FlowDecoder:
+    """What reads clips: their frames, or optical flow."""
+    model = config.model
+    if not model.is_flow:
+        return VideoDecoder()
+    try:
+        check_method(model.flow_method)
+    except ValueError as error:
+        raise ConfigError(f"MODEL.flow_method = {model.flow_method!r}: {error}") from error
+    return FlowDecoder(_flow(config))
+
+
+def _flow(config: Config) -> Flow:
+    model = config.model
+    return Flow(model.flow_method, model.flow_bound, model.flow_short_side)
 
 
 def build_train_transform(config: Config) -> Compose:
@@ -116,7 +144,7 @@ def build_train_transform(config: Config) -> Compose:
     if not train.augment:
         return Compose(
             [_resize(config, train.short_size)],
-            Normalize(config.model.image_mean, config.model.image_std),
+            _normalize(config),
             crops=CenterCrop(train.target_size),
         )
     if train.crop == "multiscale":
@@ -130,12 +158,12 @@ def build_train_transform(config: Config) -> Compose:
         resize = JitterScale(*train.jitter_scale)
     steps = [resize, crop]
     if train.flip:
-        steps.append(RandomFlip(train.flip))
-    if train.auto_augment:
+        steps.append(RandomFlip(train.flip, config.model.is_flow))
+    if train.auto_augment and not config.model.is_flow:
         steps.append(AutoAugment())
-    if train.color_jitter:
+    if train.color_jitter and not config.model.is_flow:
         steps.append(ColorJitter(train.color_jitter))
-    return Compose(steps, Normalize(config.model.image_mean, config.model.image_std))
+    return Compose(steps, _normalize(config))
 
 
 def build_test_transform(config: Config, reader: ReaderConfig) -> Compose:
@@ -143,14 +171,13 @@ def build_test_transform(config: Config, reader: ReaderConfig) -> Compose:
     if config.model.format == "features":
         size = config.model.fixed_size or (reader.target_size,) * 2
         return Compose([Resize(*size)], Normalize(config.model.image_mean, config.model.image_std))
-    return Compose(
-        [_resize(config, reader.short_size)],
-        Normalize(config.model.image_mean, config.model.image_std),
-        crops=_CROPS[reader.crops](reader.target_size),
-    )
+    crops = _CROPS[reader.crops](reader.target_size)
+    if reader.crops == 10:
+        crops = replace(crops, of_flow=config.model.is_flow)
+    return Compose([_resize(config, reader.short_size)], _normalize(config), crops=crops)
 
 
-def _read_split(config: Config, name: str) -> Sequence[Sample]:
+def read_split(config: Config, name: str) -> Sequence[Sample]:
     """The samples of a section's list; where there is none, how to make one."""
     list_file = getattr(config, name).filelist
     if not list_file:
@@ -206,6 +233,40 @@ def note_features(config: Config) -> Config:
         fixed_size=manifest.size,
     )
     return replace(config, model=model)
+
+
+def note_flow(config: Config) -> Config:
+    """The config with how the training list's flow was extracted, for later predictions of videos.
+
+    As it is without MODEL.modality = "flow", or without a note of extract_flow.py.
+    """
+    if not (config.model.is_flow and config.train.filelist):
+        return config
+    noted = _noted_flow(read_split(config, "train"))
+    if noted is None:
+        return config
+    method, bound, short_side = noted.method, noted.bound, noted.short_side
+    model = replace(config.model, flow_method=method, flow_bound=bound, flow_short_side=short_side)
+    return replace(config, model=model)
+
+
+def _noted_flow(samples: Sequence[Sample]) -> Flow | None:
+    """What extract_flow.py noted beside the first clip that is there."""
+    first = next((sample.path for sample in samples if sample.path.is_dir()), None)
+    try:
+        return first and read_note(first)
+    except ValueError as error:
+        raise ListError(str(error)) from error
+
+
+def check_flow(config: Config, samples: Sequence[Sample]) -> None:
+    """ConfigError where a list's flow was extracted in another way than that of the training."""
+    noted = _noted_flow(samples) if config.model.is_flow else None
+    if noted not in (None, _flow(config)):
+        raise ConfigError(
+            f"{samples[0].place or samples[0].path}: its flow was extracted with {noted}, but the "
+            f"network saw {_flow(config)}: extract it anew (data_tools/extract_flow.py)"
+        )
 
 
 def check_features(config: Config, folder: Path) -> Manifest:
@@ -268,7 +329,7 @@ def _frames_dataset(config: Config, name: str, reader: ReaderConfig | None = Non
             )  # fmt: skip
         except ValueError as error:
             raise ConfigError(f"MODEL.moving_mnist = {model.moving_mnist}: {error}") from error
-    samples = _read_split(config, name)
+    samples = read_split(config, name)
     is_random = reader is None and config.train.augment
     return VideoDataset(
         samples * (config.train.clips_per_video if is_random else 1),
@@ -384,7 +445,7 @@ def _labelled_dataset(config: Config, classes: Sequence[str]) -> VideoDataset | 
     """The training clips, or features of them, with the labels of classes."""
     train = config.train
     check_inputs(config)
-    samples = _read_split(config, "train")
+    samples = read_split(config, "train")
     if config.model.format == "features":
         check_features(config, Path(train.filelist).parent)
         return FeatureDataset(samples, num_features(config), config.model.num_classes)
@@ -392,6 +453,7 @@ def _labelled_dataset(config: Config, classes: Sequence[str]) -> VideoDataset | 
         samples,
         build_sampler(config, train),
         build_train_transform(config),
+        decoder=_decoder(config),
         num_classes=config.model.num_classes,
         train=train.augment,
         seed=train.seed,
@@ -448,7 +510,7 @@ def build_test_loader(config: Config, split: str) -> Loader:
             max_bad_samples=config.train.max_bad_samples,
             timeout=config.train.read_timeout,
         )
-    samples = _read_split(config, split)
+    samples = read_split(config, split)
     if config.model.format == "features":
         check_features(config, Path(getattr(config, split).filelist).parent)
     return build_reader(config, reader, samples)
@@ -468,7 +530,12 @@ def build_reader(
             "crops = 10 scores mirrored clips too, but TRAIN.no_flip_classes says that a mirror "
             "image can be another class: set crops to 1 or 3"
         )
+    check_flow(config, samples)
     num_classes = config.model.num_classes if labelled else None
+    # Many views of a clip, as TSN's 10 crops of 25 segments, are 150 MB, of flow 500.
+    frames = (reader.seg_num or config.model.seg_num) * config.model.seglen
+    views = reader.crops * reader.num_clips * frames * reader.target_size**2
+    batch_size = min(reader.batch_size, max(_BATCH_VALUES // views, 1))
     if samples and all(sample.path.suffix == ".npy" for sample in samples):
         dataset = FeatureDataset(samples, num_features(config), num_classes)
     else:
@@ -476,12 +543,13 @@ def build_reader(
             samples,
             build_sampler(config, reader),
             build_test_transform(config, reader),
+            decoder=_decoder(config),
             num_classes=num_classes,
             num_clips=reader.num_clips,
         )
     return _loader(
         dataset,
-        reader.batch_size,
+        batch_size,
         num_workers=reader.num_reader_threads,
         max_bad_samples=config.train.max_bad_samples if labelled else 1.0,
         timeout=config.train.read_timeout,
@@ -495,6 +563,8 @@ def build_streams(
 
     The scores come every `hop` frames; `memory` is for a MoViNetStream, see StateStream.
     """
+    if config.model.is_flow:
+        raise ConfigError("--stream gives frames, but MODEL.modality is 'flow'")
     transform = build_test_transform(config, config.infer)
     num_frames = (config.infer.seg_num or config.model.seg_num) * config.model.seglen
     if isinstance(predictor.network, MoViNetStream):
@@ -520,9 +590,16 @@ def build_model(
     if model_config.task == "predict":
         grey = model_config.grey or model_config.format == "moving_mnist"
         shape = {"channels": 1 if grey else 3, "num_future": model_config.num_future}
-    model = create_model(model_config.create_name, **shape, **model_config.arguments)
-    if model_config.arguments.get("in_channels", 3) != 3:
-        raise ConfigError("MODEL.arguments in_channels: the reader gives RGB frames, so it needs 3")
+    channels = 2 * model_config.seglen if model_config.is_flow else 3
+    if model_config.is_flow:
+        shape["in_channels"] = channels
+    arguments = dict(model_config.arguments)
+    if arguments.pop("in_channels", channels) != channels:
+        what = "fields of flow" if model_config.is_flow else "RGB frames"
+        raise ConfigError(
+            f"MODEL.arguments in_channels: the reader gives {what}, so it needs {channels}"
+        )
+    model = create_model(model_config.create_name, **shape, **arguments)
     if config.train.frame_labels and not hasattr(model, "frame_logits"):
         raise ConfigError(
             f"TRAIN.frame_labels: {model_config.create_name} says nothing of single frames; lrcn "
@@ -545,7 +622,8 @@ def build_model(
     notes += conversion.summary()[1:]
     theirs = conversion.project.normalization
     ours = (model_config.image_mean, model_config.image_std)
-    if theirs and not np.allclose(theirs, ours, rtol=0, atol=1e-3):
+    is_flow = model_config.is_flow  # other means than those of the weights are as it should be
+    if theirs and not is_flow and not np.allclose(theirs, ours, rtol=0, atol=1e-3):
         (mean, std), (our_mean, our_std) = np.round(theirs, 4).tolist(), np.round(ours, 4).tolist()
         notes.append(
             f"warning: these weights are published for image_mean = {mean} and image_std = {std}; "

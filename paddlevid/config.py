@@ -53,6 +53,13 @@ class ModelConfig:
     # moving_mnist: sequences of digits that are made on the fly
     format: str = "pkl"
     num_layers: int = 50  # of the ResNet, where name is TSN
+    # "flow": optical flow instead of frames, for TSN: seglen fields from each segment, stacked as
+    # channels x1 y1 x2 y2 ... Folders of flow images are read; of all else it is computed, with the
+    # three keys below, which train.py takes from what extract_flow.py noted beside its images
+    modality: str = "rgb"
+    flow_method: str = "dis"  # or "tvl1" (with opencv-contrib-python-headless), "farneback"
+    flow_bound: float = 20.0  # largest component in pixels, levels 0 and 255
+    flow_short_side: int = 256  # pixels of the frames it is computed from; 0: as they are
     arguments: dict = field(default_factory=dict)  # more arguments of create_model
     pretrained: str = ""  # "imagenet": start from Paddle's published weights of the trunk
     trunk: str = ""  # features: of which network, as features.json says it; "": of any
@@ -68,7 +75,8 @@ class ModelConfig:
     target_fps: float = 30.0  # linspace: the rate for which interval is meant; fps: the rate itself
     fixed_size: tuple[int, ...] = ()  # (height, width) to resize to, instead of the short side
     letterbox: bool = False  # fixed_size: keep the aspect ratio, between black bars
-    image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # RGB, of values in 0 .. 1
+    # RGB, of values in 0 .. 1; flow: of x and y, as published [0.5, 0.5] and [0.226, 0.226]
+    image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
     # predict: seg_num frames of the past, and this many to be predicted; frames go from 0 to 1
     num_future: int = 10
@@ -103,18 +111,41 @@ class ModelConfig:
             len(self.fixed_size) in (0, 2) and min(self.fixed_size, default=1) > 0,
             "(height, width) in pixels, or nothing",
         )
+        self._check_modality()
+        many, of = (2, "two numbers {}, of x and y") if self.is_flow else (3, "three numbers {}")
+        of += (
+            " (divide by 255; as published {})"
+            if self.is_flow
+            else ", of R, G and B (divide by 255)"
+        )
+        mean, std = self.image_mean, self.image_std
         _check(
             self,
             "image_mean",
-            len(self.image_mean) == 3 and 0 <= min(self.image_mean) <= max(self.image_mean) <= 1,
-            "three numbers from 0 to 1, of R, G and B (divide by 255)",
+            len(mean) == many and 0 <= min(mean) <= max(mean) <= 1,
+            of.format("from 0 to 1", "[0.5, 0.5]"),
         )
         _check(
             self,
             "image_std",
-            len(self.image_std) == 3 and 0 < min(self.image_std) <= max(self.image_std) <= 1,
-            "three numbers above 0 and at most 1, of R, G and B (divide by 255)",
+            len(std) == many and 0 < min(std) <= max(std) <= 1,
+            of.format("above 0 and at most 1", "[0.226, 0.226]"),
         )
+
+    def _check_modality(self) -> None:
+        _check_one_of(self, "modality", "rgb", "flow")
+        is_tsn = self.create_name.startswith("tsn_")
+        _check(self, "modality", is_tsn or not self.is_flow, "'rgb': only TSN takes 'flow'")
+        fits = self.sampling == "segments" or not self.is_flow
+        _check(self, "sampling", fits, "'segments' with MODEL.modality = 'flow'")
+        _check_one_of(self, "flow_method", "dis", "tvl1", "farneback")
+        _check(self, "flow_bound", self.flow_bound > 0, "pixels, above 0")
+        _check_at_least(self, 0, "flow_short_side")
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether it takes optical flow."""
+        return self.modality == "flow"
 
     @property
     def create_name(self) -> str:
@@ -551,6 +582,12 @@ def _without_effect(built: Mapping) -> Iterator[tuple[str, str, str]]:
     model, train = built["model"], built["train"]
     if model.name.upper() != "TSN":
         yield "model", "num_layers", "as MODEL.name says which network it is"
+    for key in ("flow_method", "flow_bound", "flow_short_side"):
+        if not model.is_flow:
+            yield "model", key, "without MODEL.modality = 'flow'"
+    if model.is_flow:
+        for key in ("color_jitter", "auto_augment"):
+            yield "train", key, "with MODEL.modality = 'flow'"
     if model.format != "features":
         for key in ("trunk", "trunk_weights", "grid"):
             yield "model", key, "without MODEL.format = 'features'"

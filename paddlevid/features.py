@@ -76,6 +76,8 @@ def _trained_trunk(file: Path) -> Trunk:
         )
     config = load_config(file)
     model = config.model
+    if model.is_flow:
+        raise WeightsError(f"{file} is of a network for optical flow, not for frames")
     network = create_model(model.create_name, num_classes=model.num_classes, **model.arguments)
     if not hasattr(network, "trunk"):
         raise WeightsError(f"{file} is of {model.create_name}, which has no trunk for frames")

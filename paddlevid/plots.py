@@ -201,9 +201,15 @@ def draw_text(
 
 
 def frame_grid(clips: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray:
-    """Normalised clips (N, C, T, H, W) -> one RGB image, a row for each clip: (N H, T W, 3)."""
+    """Normalised clips (N, C, T, H, W) -> one RGB image, a row for each clip: (N H, T W, 3).
+
+    Of stacked flow fields the first is seen: x is red, y green, and what does not move grey.
+    """
     n, c, t, h, w = clips.shape
     colours = clips[:, :3] if c >= 3 else clips[:, :1].repeat(3, axis=1)
+    if len(mean) == 2:
+        colours = np.concatenate([clips[:, :2], np.zeros_like(clips[:, :1])], axis=1)
+        mean, std = (*mean, 0.5), (*std, 1.0)
     pixels = colours.transpose(0, 3, 2, 4, 1).reshape(n * h, t * w, 3)
     return np.clip((pixels * np.float32(std) + np.float32(mean)) * 255, 0, 255).astype(np.uint8)
 

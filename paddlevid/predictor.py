@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from paddle import nn
 
 from paddlevid.data.dataset import ListError, Sample, read_list
-from paddlevid.data.decode import VIDEO_SUFFIXES, frame_files, is_pickled, is_video
+from paddlevid.data.decode import (
+    VIDEO_SUFFIXES,
+    DecodeError,
+    flow_files,
+    frame_files,
+    is_pickled,
+    is_video,
+)
 from paddlevid.data.loader import Batch, Loader
 from paddlevid.layers.recurrent import seen_frames
 from paddlevid.metrics import score_views
@@ -199,6 +206,7 @@ class Prediction:
     label: int = -1  # -1: not known
     clip: NDArray[np.float32] | None = None  # (C, T, H, W), as the network saw it
     problem: str = ""
+    logits: NDArray[np.float32] | None = None  # (K,)
 
     def top_k(self, k: int) -> list[int]:
         """The k most probable classes, best first."""
@@ -216,15 +224,16 @@ def predict(
     samples = loader.dataset.samples
     indices = loader.indices()
     for batch in read_ahead(loader.batches()):
-        probabilities = softmax(score_views(predictor, batch))
+        logits = score_views(predictor, batch)
+        probabilities = softmax(logits)
         curves = _curves(predictor, batch) if of_frames else [None] * len(batch.labels)
         clips = batch.clips if with_clips else [None] * len(batch.labels)
         indexed = batch.indices.tolist()
-        results = zip(indexed, probabilities, curves, batch.labels, clips, strict=True)
-        for index, scores, curve, label, clip in results:
+        results = zip(indexed, logits, probabilities, curves, batch.labels, clips, strict=True)
+        for index, scores, shares, curve, label, clip in results:
             for bad in iter(indices.__next__, index):
                 yield Prediction(samples[bad].path, problem=loader.bad[bad])
-            yield Prediction(samples[index].path, scores, curve, int(label), clip)
+            yield Prediction(samples[index].path, shares, curve, int(label), clip, logits=scores)
     for bad in indices:
         yield Prediction(samples[bad].path, problem=loader.bad[bad])
 
@@ -272,12 +281,20 @@ def _find_clips(path: Path) -> list[Sample]:
         ) from error
 
 
+def _has_images(folder: Path) -> bool:
+    """Whether there are frames or optical flow in it; half of the flow is found when it is read."""
+    try:
+        return bool(frame_files(folder) or flow_files(folder))
+    except DecodeError:
+        return True
+
+
 def _clips_below(folder: Path) -> list[Sample]:
-    """The videos and .pkl files below a folder; where there are none, the folders of frames."""
+    """The videos and .pkl files below a folder; where there are none, the folders of images."""
     paths = [path for path in folder.rglob("*") if not path.name.startswith(".")]
     clips = [path for path in paths if is_video(path) or is_pickled(path)]
     if not clips:
-        clips = [path for path in (folder, *paths) if path.is_dir() and frame_files(path)]
+        clips = [path for path in (folder, *paths) if path.is_dir() and _has_images(path)]
     if not clips:
         raise ListError(f"{folder}: no video, .pkl or image files in this folder")
     return [Sample(path) for path in sorted(clips)]

@@ -216,3 +216,19 @@ def test_an_interrupt_is_said(tmp_path, capsys, monkeypatch):
     write_video(tmp_path / "videos" / "a.avi")
     assert run(tmp_path / "videos") == 130
     assert "stopped; nothing is written" in capsys.readouterr().err
+
+
+def test_folders_of_optical_flow_are_checked_too(tmp_path, capsys):
+    for clip in ("a/1", "a/2", "b/3"):
+        (tmp_path / clip).mkdir(parents=True)
+        for name in ("flow_x_00001.jpg", "flow_y_00001.jpg"):
+            cv2.imwrite(str(tmp_path / clip / name), np.full((16, 20), 128, np.uint8))
+    (tmp_path / "b/3/flow_y_00001.jpg").write_bytes(b"")
+    (tmp_path / "a/2/flow_x_00001.jpg").unlink()
+    assert tool.inspect(tmp_path / "a/1").frames == 1
+    samples, classes = tool.find_samples(tmp_path)
+    assert ([sample.label for sample in samples], classes) == ([0, 0, 1], ["a", "b"])
+    problems = [tool.inspect(sample.path).problem for sample in samples]
+    assert problems[0] == ""
+    assert "flow_y_00001.jpg has no partner" in problems[1]
+    assert "flow_y_00001.jpg" in problems[2]

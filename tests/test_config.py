@@ -652,3 +652,32 @@ def test_a_recipe_has_what_is_always_compared_and_what_is_not_as_usual(load):
     assert (recipe["TRAIN/seed"], recipe["TRAIN/cutmix"]) == (0, 1.0)  # the first is as usual
     assert recipe["MODEL/num_classes"] == 10
     assert not {"TRAIN/filelist", "TRAIN/histogram_every", "TRAIN/mixup"} & set(recipe)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["modality=optical"], "modality = 'optical': needs one of 'rgb', 'flow'"),
+        (["modality=flow"], "needs two numbers from 0 to 1, of x and y .* as published .0.5, 0.5."),
+        (["modality=flow", "image_mean=[0.5,0.5]"], "two numbers above 0 and at most 1, of x and"),
+        (["modality=flow", "name=movinet_a0"], "needs 'rgb': only TSN takes 'flow'"),
+        (["modality=flow", "sampling=dense"], "needs 'segments' with MODEL.modality = 'flow'"),
+        (["flow_method=flownet"], "needs one of 'dis', 'tvl1', 'farneback'"),
+        (["flow_bound=0"], "needs pixels, above 0"),
+        (["flow_short_side=-1"], "needs at least 0"),
+    ],
+)
+def test_optical_flow_that_cannot_be_is_refused(tmp_path, overrides, message):
+    (tmp_path / "c.yaml").write_text("MODEL: {name: tsn_r18, num_classes: 2}")
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "c.yaml", [f"MODEL.{text}" for text in overrides])
+
+
+def test_changes_of_colour_have_no_effect_on_flow(tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "MODEL: {name: tsn_r18, num_classes: 2, modality: flow, image_mean: [0.5, 0.5],"
+        " image_std: [0.226, 0.226]}\nTRAIN: {color_jitter: 0.4, auto_augment: true}"
+    )
+    notes = load_config(tmp_path / "c.yaml", []).notes
+    assert [note.split()[0] for note in notes] == ["TRAIN.color_jitter", "TRAIN.auto_augment"]
+    assert all("no effect with MODEL.modality = 'flow'" in note for note in notes)

@@ -403,7 +403,7 @@ def test_explanations_are_written_for_the_class_that_is_asked_for(
         (["a.avi", "--save-video", __file__], "test_infer.py is a file: it needs a folder"),
         (["a.avi", "--explain", __file__], "test_infer.py is a file: it needs a folder"),
         (["a.avi", "--explain-class", "dark"], "--explain-class is for --explain"),
-        (["--stream", "0", "--explain", "x"], "neither --split, --curve, --trunk nor --explain"),
+        (["--stream", "0", "--explain", "x"], "--trunk, --explain, --fuse nor --report"),
     ],
 )
 def test_wrong_flags_for_pictures_are_refused_before_anything_is_read(words, message, capsys):

@@ -45,6 +45,12 @@ PREDICT_VIDEOS = [
 ]  # fmt: skip
 FED_BACK = {"hidden": 4, "num_layers": 1, "feedback": "frame", "transfer_state": True}
 
+FLOW = [
+    "MODEL.modality=flow", "MODEL.seglen=2", "MODEL.image_mean=[0.5,0.5]", "VALID.filelist=",
+    "MODEL.image_std=[0.226,0.226]", "MODEL.flow_short_side=32", "MODEL.flow_bound=20",
+    "MODEL.flow_method=dis", "TRAIN.epoch=1",
+]  # fmt: skip
+
 # What makes each key visible: other overrides, set both times, and then another value of the key.
 # A third entry names what is looked at, where it is not what training or prediction computes.
 KEYS: dict[str, tuple] = {
@@ -56,6 +62,10 @@ KEYS: dict[str, tuple] = {
     "MODEL.moving_mnist": (PREDICT, {"size": 16, "digit_size": 9}),
     "MODEL.format": ([], "mp4", "error"),
     "MODEL.num_layers": (["MODEL.name=TSN", "MODEL.num_layers=18"], 34),
+    "MODEL.modality": ([], "flow", "refused"),
+    "MODEL.flow_method": (FLOW, "farneback"),
+    "MODEL.flow_bound": (FLOW, 5.0),
+    "MODEL.flow_short_side": (FLOW, 40),
     "MODEL.arguments": ([], {"width": 8, "dropout": 0.9}),
     "MODEL.pretrained": ([], "imagenet", "download"),
     "MODEL.trunk": (FEATURES, "vgg16", "error"),
@@ -382,6 +392,7 @@ def test_every_flag_of_infer_changes_something(noise, tmp_path, capsys):
         "--top-k": ["--top-k", "1"],
         "--num-clips": ["--num-clips", "2"],
         "--crops": ["--crops", "3"],
+        "--segments": ["--segments", "5"],
         "-o": ["-o", "INFER.seg_num=5"],
         "--split": ["--split", "valid"],
         "--device": ["--device", "gpu:99"],
@@ -400,6 +411,7 @@ def test_every_flag_of_infer_changes_something(noise, tmp_path, capsys):
         # tests/test_infer.py
         **dict.fromkeys(("--stream", "--every", "--stride", "--smooth", "--memory"), []),
         **dict.fromkeys(("--steps", "--save_dir"), []),  # tests/test_predict_frames.py
+        **dict.fromkeys(("--fuse", "--fuse-weights", "--fuse-list"), []),  # tests/test_fusion.py
     }
     assert set(changes) == flags_of("infer.py")
     for flag, words in changes.items():

@@ -1,6 +1,7 @@
 """TSN against its numbers (parameters, initialisation) and against a plain re-statement."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -8,15 +9,17 @@ import paddle.nn.functional as F
 import pytest
 from paddle import nn
 
+from paddlevid.convert.conversion import convert
 from paddlevid.models import create_model
+from paddlevid.weights import WeightsError, WeightsFile
 
 
 def clips(*shape: int, seed: int = 0) -> paddle.Tensor:
     return paddle.to_tensor(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
-def small(num_classes: int = 3, **arguments: object) -> nn.Layer:
-    paddle.seed(0)
+def small(num_classes: int = 3, seed: int = 0, **arguments: object) -> nn.Layer:
+    paddle.seed(seed)
     return create_model("tsn_r18", num_classes=num_classes, **{"width": 8, **arguments})
 
 
@@ -246,6 +249,30 @@ def test_ten_channels_of_flow_fit_with_in_channels():
     assert list(model(clips(1, 10, 2, 32, 32)).shape) == [1, 3]
     full = create_model("tsn_r18", num_classes=1000, in_channels=10)
     assert num_trainable(full) == 11_689_512 + 7 * 64 * 7 * 7
+
+
+def test_kernels_of_rgb_are_averaged_and_repeated_for_flow():
+    rgb, flow = small(seed=1), small(in_channels=10)
+    file = WeightsFile(
+        Path("rgb.pdparams"), {n: p.numpy() for n, p in rgb.state_dict().items()}, "paddle"
+    )
+    conversion = convert(flow, file)
+    mean = file.arrays["trunk.conv1.weight"].astype(np.float64).mean(axis=1)
+    kernels = conversion.weights["trunk.conv1.weight"]
+    assert kernels.shape == (8, 10, 7, 7)
+    for channel in range(10):
+        np.testing.assert_allclose(kernels[:, channel], mean, rtol=1e-6, atol=1e-9)
+    others = [name for name in file.arrays if name != "trunk.conv1.weight"]
+    assert all((conversion.weights[name] == file.arrays[name]).all() for name in others)
+    expected = "averaged: trunk.conv1.weight: averaged over 3 channels, repeated for 10"
+    assert expected in conversion.summary()
+    assert (
+        convert(flow, WeightsFile(Path("f"), conversion.weights, "paddle")).rows[0].fate == "used"
+    )
+    with pytest.raises(
+        WeightsError, match="lacks trunk.conv1.weight of the network: averaged over"
+    ):
+        convert(flow, file, whole=True)
 
 
 def test_the_width_scales_all_stages():

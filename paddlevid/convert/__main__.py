@@ -92,6 +92,11 @@ def published_config(name: str, arguments: dict, model: "nn.Layer", project: "Pr
         reader = {**reader, **side}
     num_classes = getattr(model, model.classifier).bias.shape[0]
     mean, std = project.normalization or ((0.0,) * 3, (1.0,) * 3)
+    channels = arguments.get("in_channels", 3)
+    if channels != 3:  # stacked optical flow, as mmaction2 normalises it
+        arguments = {key: value for key, value in arguments.items() if key != "in_channels"}
+        of_model = {**of_model, "modality": "flow", "seglen": channels // 2}
+        mean = std = (128 / 255,) * 2
     return {
         "MODEL": {
             "name": name, "arguments": arguments, "num_classes": num_classes, "format": "video",

@@ -21,7 +21,7 @@ class Row:
     source: str  # its name in the file; empty where the file has none
     target: str  # its name in the network; empty where it is left out
     array: NDArray  # as it is in the network
-    fate: str  # used, transposed, joined, resized, copied, initialised, left out
+    fate: str  # used, transposed, joined, resized, averaged, copied, initialised, left out
     why: str = ""
 
 
@@ -50,7 +50,8 @@ def convert(model: nn.Layer, file: WeightsFile, *, whole: bool = False) -> Conve
 
     The network is not changed. A classifier for another number of classes is left out and stays as
     it is in the network. The temporal parts of a TimeSformer, where the file is of an image
-    network, start as published (arXiv:2102.05095, section 4).
+    network, start as published (arXiv:2102.05095, section 4). So does the first convolution of a
+    TSN for flow, where the file is of one for RGB (arXiv:1608.00859, section 3.2).
 
     Args:
         whole: all of it must come from the file, as for prediction.
@@ -76,7 +77,7 @@ def convert(model: nn.Layer, file: WeightsFile, *, whole: bool = False) -> Conve
         for name, (array, fate, why) in model.adapt(arrays).items():
             source = found[name].source if name in found else ""
             found[name] = Row(source, name, array, fate, why)
-            if whole and fate == "initialised":
+            if whole and fate in ("initialised", "averaged"):
                 raise WeightsError(f"{file.path} lacks {name} of the network: {why}")
     classifier = getattr(model, "classifier", None)  # a trunk has none
     parts = [] if whole else [name for name in current if name.startswith(f"{classifier}.")]

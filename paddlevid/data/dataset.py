@@ -21,11 +21,14 @@ from paddlevid.data.decode import (
     VideoDecoder,
     count_frames,
     decode,
+    flow_files,
+    frame_files,
     is_pickled,
     is_video,
     limit_threads,
     read_pickled_clip,
 )
+from paddlevid.data.flow import FlowDecoder
 from paddlevid.data.sample import Sampler
 from paddlevid.data.scenes import with_scenes
 from paddlevid.data.transform import Compose, RandomFlip
@@ -100,7 +103,8 @@ def read_list(list_file: Path | str) -> SampleList:
     """The samples of a list file; paths are relative to its folder.
 
     A line is `path label`, or only the path of a .pkl or of a clip to predict. Names may contain
-    spaces; a video's suffix may be left out.
+    spaces; a video's suffix may be left out. `path number_of_frames label`, the lines of TSN and
+    mmaction2, is read too, and the number ignored.
 
     Raises ListError when there is no such file, it is not text, or it has no lines.
     """
@@ -131,6 +135,9 @@ def _read_line(line: str, list_file: Path, number: int) -> Sample:
     for suffix in VIDEO_SUFFIXES:
         if os.path.exists(f"{path}{suffix}"):
             return Sample(Path(f"{path}{suffix}"), label, place)
+    counted = re.fullmatch(r"(.*\S)\s+[0-9]{1,9}", name)
+    if counted and os.path.exists(list_file.parent / counted[1]):
+        return Sample(list_file.parent / counted[1], label, place)
     if label is not None and os.path.exists(list_file.parent / line):
         return Sample(list_file.parent / line, None, place)  # the name itself ends in a number
     return Sample(path, label, place)
@@ -177,6 +184,9 @@ def inspect_clip(path: Path) -> tuple[int, int | None, str]:
     """Number of frames, label inside it (None: it has none), and why it cannot be read or ""."""
     limit_threads(1)  # the workers share the cores among themselves
     try:
+        if path.is_dir() and not frame_files(path) and (fields := flow_files(path)):
+            FlowDecoder()(path, lambda num_fields, _: np.zeros(1, np.int64))
+            return len(fields), None, ""
         num_frames = count_frames(path)
         decode(path, np.zeros(1, np.int64))  # the frames of a .pkl may be gone
         is_pickle = is_pickled(path)
@@ -211,7 +221,7 @@ class VideoDataset:
         sampler: Sampler,
         transform: Compose,
         *,
-        decoder: VideoDecoder = VideoDecoder(),  # noqa: B008  it is frozen
+        decoder: VideoDecoder | FlowDecoder = VideoDecoder(),  # noqa: B008  it is frozen
         num_classes: int | None = None,
         train: bool = False,
         num_clips: int = 1,

@@ -49,6 +49,8 @@ __all__ = [
     "VideoReport",
     "count_frames",
     "decode",
+    "decode_image",
+    "flow_files",
     "frame_files",
     "inspect_video",
     "is_pickled",
@@ -84,13 +86,41 @@ def natural_key(name: str) -> list[tuple[int, int | str]]:
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The image files of a folder in natural order, however they are numbered."""
+    """The image files of a folder in natural order, however they are numbered.
+
+    Those of optical flow, which published data sets have beside the frames, are left out.
+    """
     files = [
         file
         for file in folder.iterdir()
-        if file.suffix.lower() in FRAME_SUFFIXES and not file.name.startswith(".")
+        if file.suffix.lower() in FRAME_SUFFIXES
+        and not file.name.startswith((".", "flow_x_", "flow_y_"))
     ]
     return sorted(files, key=lambda file: natural_key(file.name))
+
+
+def flow_files(folder: Path) -> list[tuple[Path, Path]]:
+    """The image files of a folder's optical flow in natural order: the x and the y component.
+
+    They are called flow_x_00001.jpg and flow_y_00001.jpg, or x_00001.jpg and y_00001.jpg, as
+    mmaction2 and TSN's own tools write them. Raises DecodeError where one of a pair is missing.
+    """
+    parts: dict[str, dict[str, Path]] = {"x": {}, "y": {}}
+    for file in folder.iterdir():
+        found = re.fullmatch(r"(flow_)?([xy])_(\d+)(\.\w+)", file.name)
+        if found and found[4].lower() in FRAME_SUFFIXES:
+            parts[found[2]][f"{found[1] or ''}{found[3]}{found[4]}"] = file
+    x, y = parts["x"], parts["y"]
+    lonely = sorted(x.keys() ^ y.keys(), key=natural_key)
+    if not (x and y):  # frames may be called x_1.jpg, ... as well
+        lonely = [name for name in lonely if name.startswith("flow_")]
+    if lonely:
+        raise DecodeError(
+            f"{folder}: {(x | y)[lonely[0]].name} has no partner: optical flow needs an "
+            f"x and a y image of each number; it has {len(x)} and {len(y)}"
+        )
+    names = sorted(x.keys() & y.keys(), key=natural_key)
+    return [(x[name], y[name]) for name in names]
 
 
 # --- pickled clips --------------------------------------------------------------------------------
@@ -170,7 +200,7 @@ class _Header:
     reducible: bool  # a JPEG that no Exif data turns
 
 
-def _decode_image(
+def decode_image(
     frame: Path | bytes, owner: Path, number: int, new_size: NewSize | None = None
 ) -> NDArray[np.uint8]:
     """One encoded image -> (H, W, 3) RGB; a cut off one is an error, not a grey rest.
@@ -289,14 +319,18 @@ class _ImageClip:
 
     def measure(self) -> tuple[int, float]:
         if not self._frames:
-            raise DecodeError(f"{self._path}: has no frames")
+            flow = self._path.is_dir() and flow_files(self._path)
+            hint = ", but optical flow, which MODEL.modality = 'flow' reads" if flow else ""
+            raise DecodeError(f"{self._path}: has no frames{hint}")
         FRAMES.check(self._path, "the folder", len(self._frames))
         return len(self._frames), 0.0
 
-    def decode(self, indices: Indices, new_size: NewSize | None = None) -> Frames:
+    def decode(
+        self, indices: Indices, new_size: NewSize | None = None, area: bool = False
+    ) -> Frames:
         reduced_to = new_size if self._reduced_jpegs else None
         images = self.images(set(indices.tolist()), reduced_to)
-        return gather(images, indices, new_size, self._path)
+        return gather(images, indices, new_size, self._path, area)
 
     def images(
         self, wanted: Collection[int], reduced_to: NewSize | None = None
@@ -305,7 +339,7 @@ class _ImageClip:
             raise FewerFrames(len(self._frames))
         sizes = set()
         for number in sorted(wanted):
-            image = _decode_image(self._frames[number], self._path, number, reduced_to)
+            image = decode_image(self._frames[number], self._path, number, reduced_to)
             sizes.add(image.shape[:2])
             if len(sizes) > 1:
                 raise DecodeError(
@@ -369,6 +403,7 @@ class VideoDecoder:
 
     Args:
         backend: "pyav" or "opencv"; by default PyAV, and OpenCV where PyAV fails.
+        area: make frames smaller by averaging pixels, as avi2jpg.py does, instead of bilinear.
         reduced_jpegs: read JPEGs that will be made smaller in 1/2, 1/4 or 1/8 of their size, where
             that is not below the new size. Of 1080p made 256 pixels high that takes a fifth of the
             time; pixels differ by 1 level of 255 on average, at edges by far more, as means of many
@@ -377,13 +412,14 @@ class VideoDecoder:
 
     backend: str | None = None
     reduced_jpegs: bool = False
+    area: bool = False
 
     def __call__(self, path: Path | str, choose: Choose, new_size: NewSize | None = None) -> Frames:
         """The frames that `choose(num_frames, fps)` picks: -> (T, H, W, 3) uint8 RGB
 
         fps is 0.0 where the clip does not say: a folder of frames, a .pkl. Should the video end
         before a chosen frame, `choose` is asked again with the true number. Each frame is resized
-        to `new_size(height, width)`, bilinear, before the next one is decoded.
+        to `new_size(height, width)` before the next one is decoded, bilinear but for `area`.
 
         Raises DecodeError when the clip cannot be read.
         """
@@ -392,7 +428,7 @@ class VideoDecoder:
             num_frames, fps = clip.measure()
             while True:
                 try:
-                    return clip.decode(_checked(choose(num_frames, fps)), new_size)
+                    return clip.decode(_checked(choose(num_frames, fps)), new_size, self.area)
                 except FewerFrames as short:
                     if not 0 < short.num_frames < num_frames:
                         raise DecodeError(f"{path}: has no frames that can be decoded") from None

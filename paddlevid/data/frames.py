@@ -1,15 +1,21 @@
 """Frame extraction: a video -> a folder of numbered JPEG files, whole or not at all."""
 
+import functools
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from paddlevid.data.decode import DecodeError, count_frames
 from paddlevid.data.limits import check_frame
 from paddlevid.data.video import BACKENDS, check_refusal, iterate_images
+
+Images = Iterator[tuple[float, NDArray[np.uint8]]]  # seconds from the start, (H, W, 3) BGR
 
 
 def write_frames(
@@ -31,6 +37,15 @@ def write_frames(
 
     Raises DecodeError when the video cannot be read to its end; OSError when there is no room.
     """
+    write = functools.partial(_write, video, quality, short_side or 0, fps)
+    return write_images(video, folder, write)
+
+
+def write_images(video: Path, folder: Path, write: Callable[[Images, Path], int]) -> int:
+    """Have `write(frames, folder)` make images of a video's frames: -> how many it says.
+
+    The folder appears when it is complete; what an interrupted call left is removed.
+    """
     count_frames(video)  # tells a file that is cut off, which decoders pass over
     partial = folder.with_name(f".{folder.name}.partial")
     try:
@@ -39,7 +54,7 @@ def write_frames(
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             try:
-                number = _write(video, backend, partial, quality, short_side, fps)
+                number = write(iterate_images(video, backend), partial)
             except (av.error.FFmpegError, cv2.error) as error:
                 check_refusal(error, video)
                 reasons.append(f"{backend}: {getattr(error, 'strerror', None) or error}")
@@ -52,26 +67,39 @@ def write_frames(
 
 
 def _write(
-    video: Path,
-    backend: str,
-    folder: Path,
-    quality: int,
-    short_side: int | None,
-    fps: float | None,
+    video: Path, quality: int, short_side: int, fps: float | None, images: Images, folder: Path
 ) -> int:
     number, due = 0, 0.0  # `due`: seconds at which the next frame is wanted
-    for seconds, image in iterate_images(video, backend):
+    for seconds, image in images:
         if fps:
             if seconds < due - 1e-6:
                 continue
             due = due + 1 / fps if due + 1 / fps > seconds else seconds + 1 / fps
-        if short_side:
-            scale = short_side / min(image.shape[:2])
-            size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-            check_frame(video, size[1], size[0])
-            method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-            image = cv2.resize(image, size, interpolation=method)
+        image = resize_short_side(image, short_side, video)
         number += 1
-        encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        (folder / f"{number:05d}.jpg").write_bytes(encoded)
+        (folder / f"{number:05d}.jpg").write_bytes(encode_jpeg(image, quality))
     return number
+
+
+def short_side_size(short_side: int, height: int, width: int) -> tuple[int, int]:
+    """(height, width) of a frame whose short side becomes so long; 0: as it is."""
+    scale = short_side / min(height, width) if short_side else 1
+    return round(height * scale), round(width * scale)
+
+
+def resize_short_side(image: NDArray[np.uint8], short_side: int, owner: Path) -> NDArray[np.uint8]:
+    """(H, W, C) -> (H', W', C), smaller by averaging pixels, larger bilinear; 0: as it is.
+
+    Raises DecodeError, naming the owner, where that is above the limit.
+    """
+    height, width = short_side_size(short_side, *image.shape[:2])
+    if image.shape[:2] == (height, width):
+        return image
+    check_frame(owner, height, width)
+    method = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=method)
+
+
+def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    """(H, W, 3) BGR, or (H, W) grey -> the content of a .jpg."""
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()

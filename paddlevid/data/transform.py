@@ -1,5 +1,7 @@
 """Transforms: uint8 clips (T, H, W, C) -> the same; `Normalize`, the last, -> float32 (C, T, H, W).
 
+C is 3, RGB, or 2 for fields of optical flow: the x and y components as levels around 127.5.
+
 A transform is called with a clip and a generator, and draws once for all frames of the clip.
 Resizing is bilinear with pixel centres at half-integers and no anti-aliasing (OpenCV's
 INTER_LINEAR), as PyTorch's interpolate(align_corners=False) does.
@@ -92,11 +94,13 @@ class Resize:
 class Letterbox:
     """Resize into a fixed size with the aspect ratio kept, between black bars.
 
-    As TensorFlow's resize_with_pad, which the tutorial on MoViNet uses.
+    As TensorFlow's resize_with_pad, which the tutorial on MoViNet uses. The bars have the level
+    `fill`: 0 is black.
     """
 
     height: int
     width: int
+    fill: int = 0
 
     def __call__(self, clip: Frames, rng: Generator | None = None) -> Frames:
         """(T, H, W, C) -> (T, height, width, C)"""
@@ -105,7 +109,7 @@ class Letterbox:
         inside = resize(clip, max(int(height / ratio), 1), max(int(width / ratio), 1))
         _, height, width, _ = inside.shape
         top, left = (self.height - height) // 2, (self.width - width) // 2
-        box = np.zeros((num_frames, self.height, self.width, channels), clip.dtype)
+        box = np.full((num_frames, self.height, self.width, channels), self.fill, clip.dtype)
         box[:, top : top + height, left : left + width] = inside
         return box
 
@@ -196,16 +200,29 @@ class RandomCrop:
         return crop(clip, top, left, self.size, self.size)
 
 
+def mirror_flow(clip: Frames) -> Frames:
+    """Fields of optical flow, mirrored left and right: what moved to the left moves to the right.
+
+    The levels of x, channel 0, are inverted, so that a component of 0, level 128, becomes 127.
+    """
+    mirrored = clip[:, :, ::-1].copy()
+    mirrored[..., 0] = 255 - mirrored[..., 0]
+    return mirrored
+
+
 @dataclass(frozen=True)
 class RandomFlip:
-    """Mirror left and right with probability p."""
+    """Mirror left and right with probability p; `of_flow`: fields of optical flow."""
 
     p: float = 0.5
+    of_flow: bool = False
 
     def __call__(self, clip: Frames, rng: Generator) -> Frames:
         """(T, H, W, C) -> (T, H, W, C)"""
         if rng.random() >= self.p:
             return clip
+        if self.of_flow:
+            return mirror_flow(clip)
         mirrored = np.empty_like(clip, order="C")
         for frame, target in zip(clip, mirrored, strict=True):
             cv2.flip(frame, 1, dst=target)
@@ -262,6 +279,22 @@ class Normalize:
 
 
 @dataclass(frozen=True)
+class NormalizeFlow:
+    """Normalize, and `seglen` consecutive fields as channels of one: x1 y1 x2 y2 ..."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    seglen: int
+
+    def __call__(self, clip: Frames) -> NDArray[np.float32]:
+        """uint8 (S * seglen, H, W, 2) -> float32 (2 * seglen, S, H, W)"""
+        fields = Normalize(self.mean, self.std)(clip)  # (2, S * seglen, H, W)
+        _, _, h, w = fields.shape
+        fields = fields.reshape(2, -1, self.seglen, h, w).transpose(2, 0, 1, 3, 4)
+        return fields.reshape(2 * self.seglen, -1, h, w)
+
+
+@dataclass(frozen=True)
 class ToUnit:
     """Frames from 0 to 1, channels first, for networks that predict frames.
 
@@ -313,16 +346,18 @@ class UniformCrop:
 
 @dataclass(frozen=True)
 class TenCrops:
-    """Four corners and the centre, each also mirrored."""
+    """Four corners and the centre, each also mirrored; `of_flow`: fields of optical flow."""
 
     size: int
+    of_flow: bool = False
 
     def __call__(self, clip: Frames) -> list[Frames]:
         """(T, H, W, C) -> 10 of (T, size, size, C)"""
         _, height, width, _ = clip.shape
         places = crop_places(height - self.size, width - self.size, positions=5)
         crops = [crop(clip, top, left, self.size, self.size) for top, left in places]
-        return crops + [view[:, :, ::-1] for view in crops]
+        mirror = mirror_flow if self.of_flow else lambda view: view[:, :, ::-1]
+        return crops + [mirror(view) for view in crops]
 
 
 @dataclass(frozen=True)
@@ -336,7 +371,7 @@ class Compose:
     """
 
     steps: Sequence[Transform]
-    normalize: Normalize | ToUnit
+    normalize: Normalize | NormalizeFlow | ToUnit
     crops: Crops | None = None
 
     def __call__(self, clip: Frames, rng: Generator) -> NDArray[np.float32]:

@@ -50,19 +50,23 @@ def gather(
     indices: Indices,
     new_size: NewSize | None = None,
     path: Path | str = "the clip",
+    area: bool = False,
 ) -> Frames:
-    """Frames that come with their numbers -> those of `indices`, in their new size: (T, H, W, 3)
+    """Frames that come with their numbers -> those of `indices`, in their new size: (T, H, W, C)
 
-    Each is resized, bilinear, before the next one is taken. Raises ValueError when they do not have
-    one size, DecodeError, naming the path, when together they are above the limit.
+    Each is resized, bilinear, before the next one is taken; `area`: smaller by averaging pixels.
+    Raises ValueError when they do not have one size, DecodeError, naming the path, when together
+    they are above the limit.
     """
     frames = None
     for number, image in numbered:
         height, width = new_size(*image.shape[:2]) if new_size else image.shape[:2]
         if frames is None:
             what = f"a clip of {len(indices)} frames of {width}x{height}"
-            CLIP_BYTES.check(path, what, len(indices) * height * width * 3)
-            frames = np.empty((len(indices), height, width, 3), np.uint8)
+            CLIP_BYTES.check(path, what, len(indices) * height * width * image.shape[2])
+            frames = np.empty((len(indices), height, width, image.shape[2]), np.uint8)
+            shrinks = area and height < image.shape[0]
+            method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         if frames.shape[1:3] != (height, width):
             raise ValueError(
                 f"its frames have different sizes: {height}x{width} after {frames.shape[1:3]}"
@@ -71,7 +75,7 @@ def gather(
         if image.shape[:2] == (height, width):
             frames[first] = image
         else:
-            cv2.resize(image, (width, height), dst=frames[first])
+            cv2.resize(image, (width, height), dst=frames[first], interpolation=method)
         frames[again] = frames[first]
     return frames
 
@@ -450,11 +454,13 @@ class VideoClip:
             raise DecodeError(f"{self._path}: has no frames")
         return num_frames, fps
 
-    def decode(self, indices: Indices, new_size: NewSize | None = None) -> Frames:
+    def decode(
+        self, indices: Indices, new_size: NewSize | None = None, area: bool = False
+    ) -> Frames:
         """The frames with these numbers, resized one by one: -> (T, H, W, 3)"""
         wanted = set(indices.tolist())
         return self._try(
-            lambda reader: gather(reader.images(wanted), indices, new_size, self._path)
+            lambda reader: gather(reader.images(wanted), indices, new_size, self._path, area)
         )
 
     def images(self, wanted: Collection[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:

@@ -94,6 +94,8 @@ def export(args: argparse.Namespace) -> None:
     frames = num_frames(config, args.frames)
     if args.onnx:
         check_onnx()
+    if config.model.is_flow:
+        raise ConfigError("MODEL.modality is 'flow': what is exported has to see RGB frames")
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong config answer at once.
     import paddle

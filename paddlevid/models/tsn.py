@@ -1,11 +1,13 @@
 """TSN (Wang et al. 2016, arXiv:1608.00859): average what a 2-D network says of S sparse frames.
 
-Differs from the paper: ResNet (stride on the 3x3 convolution) in place of BN-Inception, RGB or a
-stack of flow fields but no fusion of the two streams, features averaged before the classifier
-(the same as averaging scores, as the classifier is linear), dropout 0.4, partial batch norm only
-on request.
+Differs from the paper: ResNet (stride on the 3x3 convolution) in place of BN-Inception, features
+averaged before the classifier (the same as averaging scores, as the classifier is linear),
+dropout 0.4, partial batch norm only on request. A network is one stream, of RGB or of stacked flow
+fields; paddlevid.fusion joins what several say.
 """
 
+import numpy as np
+from numpy.typing import NDArray
 from paddle import Tensor, nn
 
 from paddlevid.layers.time import fold_time, unfold_time
@@ -68,6 +70,21 @@ class TSN(nn.Layer):
         maps = self.trunk(fold_time(clip))  # (N·T, D, h, w)
         features = unfold_time(maps.mean(axis=[2, 3]), clip.shape[2]).mean(axis=1)  # (N, D)
         return self.fc(self.dropout(features))
+
+    def adapt(self, weights: dict[str, NDArray]) -> dict[str, tuple[NDArray, str, str]]:
+        """What has to change in weights of a network for other channels, such as RGB for flow.
+
+        The kernels of the first convolution are averaged over their channels and repeated
+        (section 3.2, cross-modality pre-training). -> the array by its name, with what was done and
+        why; nothing where the channels are the same.
+        """
+        name = "trunk.conv1.weight"
+        found, wanted = weights.get(name), self.trunk.conv1.weight.shape[1]
+        if found is None or found.ndim != 4 or found.shape[1] == wanted:
+            return {}
+        mean = found.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+        why = f"averaged over {found.shape[1]} channels, repeated for {wanted}"
+        return {name: (np.repeat(mean, wanted, axis=1), "averaged", why)}
 
     def train(self) -> None:
         """Training mode; with partial_bn the frozen batch norms stay in evaluation mode."""

@@ -1,0 +1,198 @@
+"""A list and one network, or several -> figures, tables and a report beside the weights."""
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from paddlevid import build, distributed, plots, report, trainer
+from paddlevid.config import Config
+from paddlevid.data.loader import Loader
+from paddlevid.files import write_whole
+from paddlevid.fusion import fuse_evaluations, match_clips
+from paddlevid.inference.networks import Network, read_clips
+from paddlevid.inference.output import as_csv, readable
+from paddlevid.metrics import Evaluation
+from paddlevid.predictor import Predictor, softmax
+
+
+def evaluate(args: argparse.Namespace, network: Network, classes: list[str]) -> int:
+    """Score a list and write the figures beside the weights: -> exit code."""
+    config, predictor = network.config, network.predictor
+    folder, ending = args.weights.parent, "" if args.split == "test" else f"_{args.split}"
+    with build.build_test_loader(config, args.split) as loader:
+        started = time.perf_counter()
+        evaluation = trainer.evaluate(predictor, loader, build.build_task(config, classes))
+        seconds = time.perf_counter() - started
+        bad = distributed.gather_all(list(loader.bad.values()))
+        if distributed.rank() != 0:
+            return 0
+        summary = evaluation.summary()
+        write_figures(folder, ending, evaluation, summary, classes)
+        cards, are_mistakes = worst_cards(args, config, evaluation, loader, classes)
+    page = args.report or folder / f"report{ending}.html"
+    run = describe_run(args, config, predictor, seconds, bad)
+    report.write_evaluation(page, run, evaluation, classes, cards, are_mistakes)
+    say_figures(folder, args.split, ending, summary, bad)
+    print(f"report: {readable(page)}")
+    return 1 if bad else 0
+
+
+def evaluate_fused(args: argparse.Namespace, networks: list[Network], classes: list[str]) -> int:
+    """Score a list with several networks, and write the figures of their average: -> exit code."""
+    folder, ending = (
+        args.weights.parent,
+        "_fused" if args.split == "test" else f"_{args.split}_fused",
+    )
+    parts, bad, samples_of_first = [], [], None
+    with contextlib.ExitStack() as opened:
+        started = time.perf_counter()
+        for network in networks:
+            config = network.config
+            if network.clips:
+                samples, name = read_clips(network.clips), str(network.clips)
+            else:
+                samples = build.read_split(config, args.split)
+                name = getattr(config, args.split).filelist
+            if samples_of_first is None:
+                samples_of_first, name_of_first = samples, name
+            else:
+                samples = match_clips(samples_of_first, samples, (name_of_first, name))
+                samples = [
+                    replace(sample, label=one.label) if sample.label is None else sample
+                    for sample, one in zip(samples, samples_of_first, strict=True)
+                ]
+            reader = config.test if args.split == "train" else getattr(config, args.split)
+            loader = opened.enter_context(build.build_reader(config, reader, samples))
+            task = build.build_task(config, classes)
+            parts.append(trainer.evaluate(network.predictor, loader, task))
+            bad += list(loader.bad.values())
+            if network is networks[0]:
+                loader_of_first = loader
+            else:
+                loader.close()
+        evaluation = fuse_evaluations(parts, [network.share for network in networks])
+        seconds = time.perf_counter() - started
+        streams = [
+            {"weights": str(network.weights), "modality": network.config.model.modality,
+             "share": network.share, **part.summary()}
+            for network, part in zip(networks, parts, strict=True)
+        ]  # fmt: skip
+        summary = {**evaluation.summary(), "networks": streams}
+        write_figures(folder, ending, evaluation, summary, classes)
+        first = networks[0]
+        cards, are_mistakes = worst_cards(args, first.config, evaluation, loader_of_first, classes)
+    page = args.report or folder / f"report{ending}.html"
+    run = describe_run(args, first.config, first.predictor, seconds, bad)
+    title = f"{run.title}, fused with " + ", ".join(str(n.weights) for n in networks[1:])
+    network_seconds = min(sum(network.predictor.seconds for network in networks), seconds)
+    run = replace(run, title=title, network_seconds=network_seconds)
+    report.write_evaluation(page, run, evaluation, classes, cards, are_mistakes)
+    for network, part in zip(networks, parts, strict=True):
+        print(f"{network.weights} ({network.config.model.modality}): {part.in_words()}")
+    say_figures(folder, f"{args.split}, fused", ending, summary, bad)
+    print(f"report: {readable(page)}")
+    return 1 if bad else 0
+
+
+def write_figures(
+    folder: Path,
+    ending: str,
+    evaluation: Evaluation,
+    summary: dict,
+    classes: list[str],
+) -> None:
+    """Write the figures into a folder, and print those of each class."""
+    table = evaluation.class_table(classes)
+    write_whole(folder / f"metrics{ending}.json", json.dumps(summary, indent=2) + "\n")
+    rows = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
+    write_whole(folder / f"per_class{ending}.csv", as_csv(rows))
+    counts = evaluation.confusion.tolist()
+    rows = [["label", *classes], *([name, *row] for name, row in zip(classes, counts, strict=True))]
+    write_whole(folder / f"confusion_matrix{ending}.csv", as_csv(rows))
+    figure = plots.confusion_figure(evaluation.confusion, classes)
+    plots.save(figure, folder / f"confusion_matrix{ending}.png")
+
+    width = max(len(name) for name in ["class", *classes])
+    print(f"{'class':{width}}  clips  accuracy  most often taken for")
+    for row in table:
+        print(
+            f"{row['class']:{width}}  {row['clips']:5}  {row['accuracy']:8.4f}  {row['taken_for']}"
+        )
+
+
+def say_figures(folder: Path, what: str, ending: str, summary: dict, bad: Sequence[str]) -> None:
+    """Print the figures, and where they are."""
+    print(
+        f"{what}: top-1 {summary['top1']:.4f}  top-5 {summary['top5']:.4f}  mean class "
+        f"accuracy {summary['mean_class_accuracy']:.4f}  over {summary['num_clips']} clips, "
+        f"{summary['num_bad']} left out"
+    )
+    for reason in bad:
+        print(f"left out: {reason}", file=sys.stderr)
+    names = ("metrics", ".json"), ("per_class", ".csv"), ("confusion_matrix", ".csv and .png")
+    print(f"written to {folder}: " + ", ".join(name + ending + suffix for name, suffix in names))
+
+
+def describe_run(
+    args: argparse.Namespace,
+    config: Config,
+    predictor: Predictor,
+    seconds: float,
+    problems: Sequence[str],
+) -> report.Run:
+    """What a report says of it."""
+    name = config.model.create_name
+    if args.split:
+        filelist = (config.test if args.split == "train" else getattr(config, args.split)).filelist
+        title = f"{name} on the {args.split} list" + (f" {filelist}" if filelist else "")
+    else:
+        title = f"{name}: predictions"
+    text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
+    return report.Run(
+        title=title,
+        command=args.command,
+        config=text,
+        network=name,
+        num_parameters=sum(int(np.prod(p.shape)) for p in predictor.network.parameters()),
+        weights=args.weights,
+        device=predictor.device,
+        seconds=seconds,
+        network_seconds=min(predictor.seconds, seconds),
+        problems=problems,
+    )
+
+
+def worst_cards(
+    args: argparse.Namespace,
+    config: Config,
+    evaluation: Evaluation,
+    loader: Loader,
+    classes: Sequence[str],
+) -> tuple[list[report.Card], bool]:
+    """The clips that an evaluation's report shows, and whether they are mistakes."""
+    rows, are_mistakes = report.worst_clips(evaluation)
+    indices = evaluation.indices[rows].tolist()
+    model = config.model
+    strips = report.film_strips(loader, indices, model.image_mean, model.image_std)
+    probabilities = softmax(evaluation.logits[rows])
+    cards = []
+    for index, scores, label in zip(indices, probabilities, evaluation.labels[rows], strict=True):
+        best = np.argsort(-scores, kind="stable")[: args.top_k]
+        cards.append(
+            report.Card(
+                str(loader.dataset.samples[index].path),
+                classes[label],
+                [(classes[i], float(scores[i])) for i in best],
+                strips.get(index, report.Strip()),
+                f", given {scores[label]:.4f}",
+            )
+        )
+    return cards, are_mistakes

@@ -1,0 +1,71 @@
+"""What is said of a clip -> words, a row of a file, and tables."""
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+from paddlevid.predictor import Prediction
+
+
+def readable(text: object) -> str:
+    """A path or a message without what UTF-8 cannot hold, as in names from another encoding."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def name_of(label: int, classes: Sequence[str]) -> str:
+    """A label's class name; a number where the label fits no class, nothing where it is unknown."""
+    return classes[label] if 0 <= label < len(classes) else "" if label < 0 else str(label)
+
+
+def in_words(result: Prediction, classes: Sequence[str], k: int) -> str:
+    """A prediction for the eye: the path, and a line for each class."""
+    lines = [
+        readable(result.path)
+        + (f"  (label: {name})" if (name := name_of(result.label, classes)) else "")
+    ]
+    lines += [f"    {result.probabilities[i]:.4f}  {classes[i]}" for i in result.top_k(k)]
+    return "\n".join(lines)
+
+
+def as_row(result: Prediction, classes: Sequence[str], k: int) -> dict:
+    """A prediction for a file."""
+    row: dict[str, object] = {
+        "path": readable(result.path),
+        "label": name_of(result.label, classes),
+    }
+    best = [] if result.problem else result.top_k(k)
+    row["classes"] = [classes[i] for i in best]
+    row["probabilities"] = [round(float(result.probabilities[i]), 6) for i in best]
+    row["problem"] = readable(result.problem)
+    return row
+
+
+@contextlib.contextmanager
+def open_output(file: Path, k: int) -> Iterator[Callable[[dict], None]]:
+    """A function that appends a prediction to the file at once: JSON lines or, for .csv, CSV."""
+    with open(file, "w", newline="", encoding="utf-8") as stream:
+        if file.suffix.lower() != ".csv":
+            yield lambda row: print(json.dumps(row, ensure_ascii=False), file=stream, flush=True)
+            return
+        pairs = [f"{kind}_{i + 1}" for i in range(k) for kind in ("class", "probability")]
+        writer = csv.writer(stream)
+        writer.writerow(["path", "label", *pairs, "problem"])
+
+        def write(row: dict) -> None:
+            best = list(chain(*zip(row["classes"], row["probabilities"], strict=True)))
+            best += [""] * (2 * k - len(best))
+            writer.writerow([row["path"], row["label"], *best, row["problem"]])
+            stream.flush()
+
+        yield write
+
+
+def as_csv(rows: Sequence[Sequence[object]]) -> str:
+    """CSV of rows, the header first."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

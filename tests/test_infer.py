@@ -288,7 +288,7 @@ def test_wrong_input_gets_one_readable_line(run, tmp_path, capsys, words, messag
         (["--output", "p.xml"], "needs a name that ends in .jsonl or .csv"),
         (["--output", "no/such/p.csv"], "there is no folder no/such"),
         (["--report", "no/such/p.html"], "--report no/such/p.html: there is no folder no/such"),
-        (["--stream", "0", "--report"], "neither --split, --curve, --trunk nor --report"),
+        (["--stream", "0", "--report"], "--trunk, --explain, --fuse nor --report"),
         (["--split", "test", "--output", "p.csv"], "--output is for predictions"),
         (["--top-k", "0"], "needs a whole number from 1 up"),
         (["--num-clips", "0"], "needs a whole number from 1 up"),

@@ -202,6 +202,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--output is for predictions; --split writes its files beside the weights")
     if args.output and args.output.suffix.lower() not in (".jsonl", ".csv"):
         parser.error(f"--output {args.output}: needs a name that ends in .jsonl or .csv")
+    if args.split and args.report == "":
+        args.report = None  # an evaluation writes report.html in any case
     if args.report is not None:
         args.report = Path(args.report or args.weights.parent / "predictions.html")
         if not args.report.parent.is_dir():

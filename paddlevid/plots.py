@@ -30,6 +30,7 @@ _CJK_FONTS = (
     "PingFang SC",
 )
 _installed = {font.name for font in font_manager.fontManager.ttflist}
+matplotlib.rcParams["text.parse_math"] = False  # a $ in a class name is a $
 matplotlib.rcParams["font.family"] = ["DejaVu Sans", *(f for f in _CJK_FONTS if f in _installed)]
 
 

@@ -225,6 +225,7 @@ def predict(
     indices = loader.indices()
     for batch in read_ahead(loader.batches()):
         logits = score_views(predictor, batch)
+        check_scores(predictor, logits)
         probabilities = softmax(logits)
         curves = _curves(predictor, batch) if of_frames else [None] * len(batch.labels)
         clips = batch.clips if with_clips else [None] * len(batch.labels)
@@ -236,6 +237,15 @@ def predict(
             yield Prediction(samples[index].path, shares, curve, int(label), clip, logits=scores)
     for bad in indices:
         yield Prediction(samples[bad].path, problem=loader.bad[bad])
+
+
+def check_scores(predictor: Predictor, scores: NDArray[np.float32]) -> None:
+    """Raise ValueError where a network says nan, of which any class would be the highest."""
+    if not np.isfinite(scores).all():
+        raise ValueError(
+            f"{type(predictor.network).__name__} said nan: its weights may be damaged, or their "
+            "training diverged; take other weights"
+        )
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -178,6 +178,11 @@ def test_the_examples_resize_and_crop_as_the_transforms_do(size):
 @pytest.mark.parametrize("name", ["eco", "timesformer", "lrcn", "movinet", "positions"])
 def test_an_exported_network_says_what_the_network_says(name, saved, tmp_path, capsys):
     weights = saved(name)
+    if name == "positions" and paddle.__version__.startswith("2."):
+        # Paddle 2.6's program of a causal MoViNet is wrong, and so it is not written.
+        assert run("--weights", weights, "--out", tmp_path / "out") == 1
+        assert "the program says another thing than the network" in capsys.readouterr().err
+        return
     assert run("--weights", weights, "--out", tmp_path / "out") == 0
     metadata = metadata_of(tmp_path / "out")
     [(input_of, output)] = [(p["inputs"][0], p["outputs"]) for p in metadata["programs"].values()]
@@ -347,6 +352,7 @@ def test_int8_says_what_it_costs_and_saves(saved, tmp_path, capsys):
     assert not list(out.glob(".*"))
 
 
+@needs_onnx
 def test_without_a_clip_to_calibrate_with_there_is_no_int8(saved, tmp_path):
     require_onnx()
     from paddlevid.export.onnx_file import write_int8

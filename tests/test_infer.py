@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 
 import infer
 import train
-from paddlevid import annotate
 from paddlevid.data.decode import DecodeError, count_frames, decode
+from paddlevid.inference import predict as inference
 from paddlevid.weights import read_weights
 
 ROOT = Path(__file__).parents[1]
@@ -324,16 +324,35 @@ def test_inputs_that_are_nothing_do_not_stop_the_others(run, videos, tmp_path, c
     assert "2 of 4 inputs could not be read" in output.err
 
 
+def test_weights_of_nan_say_nothing(run, videos, weights, capsys):
+    state = {name: array.copy() for name, array in read_weights(weights).arrays.items()}
+    next(array for name, array in state.items() if name.startswith("fc."))[...] = np.nan
+    save_file(state, weights.with_name("nan.safetensors"))
+    for words in ((videos,), ("--split", "test")):
+        named = ("--weights", weights.with_name("nan.safetensors"), "--engine", "eager")
+        assert run(*words, *named) == 1
+        assert "TSN said nan: its weights may be damaged" in capsys.readouterr().err
+
+
+def test_a_name_that_is_as_long_as_can_be_is_cut_in_names_of_files(run, videos, tmp_path):
+    long = videos / f"{'暗' * 83}.avi"
+    shutil.copy(next(videos.glob("light*")), long)
+    out = tmp_path / "drawn"
+    assert run(long, "--save-video", out, "--explain", out) == 0
+    names = sorted(path.name for path in out.glob("001_*"))
+    assert [name.rpartition("暗")[2] for name in names] == [".mp4", "_heat.mp4", "_heat.png"]
+
+
 def test_predictions_are_in_the_file_as_soon_as_they_are_made(run, videos, tmp_path, monkeypatch):
     output = tmp_path / "p.jsonl"
     lines = []
-    words = infer.in_words
+    words = inference.in_words
 
     def look(*arguments):
         lines.append(len(output.read_text().splitlines()))
         return words(*arguments)
 
-    monkeypatch.setattr(infer, "in_words", look)
+    monkeypatch.setattr(inference, "in_words", look)
     assert run(videos, "--output", output) == 0
     assert lines == [0, 1]
 
@@ -388,7 +407,7 @@ def test_explanations_are_written_for_the_class_that_is_asked_for(
     def fail(clip, *_):
         raise DecodeError(f"{clip}: cannot be decoded to its end (damaged)")
 
-    monkeypatch.setattr(annotate, "annotate_clip", fail)  # behind the frames that were seen
+    monkeypatch.setattr(inference, "annotate_clip", fail)  # behind the frames that were seen
     assert run(videos, "--save-video", tmp_path / "drawn") == 1
     error = capsys.readouterr().err
     assert "no video is written: " in error and "to its end (damaged)" in error

@@ -292,6 +292,10 @@ def test_a_film_strip_shows_frames_evenly_and_no_higher_than_asked():
     assert plots.film_strip(clip[:, :2], (0.0,), (1.0,), most=3, height=99)[1] == 2
 
 
+def test_a_dollar_in_a_class_name_is_no_formula():
+    plots.to_array(plots.confusion_figure(np.eye(2, dtype=np.int64), ["$\\bad{$ x", "$x_1$"]))
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_caption_stands_above_its_image_and_has_room():
     image = np.full((30, 60, 3), 7, np.uint8)  # which is enlarged

@@ -113,9 +113,14 @@ def _find_project(model: nn.Layer, file: WeightsFile) -> Project:
         ours = [getattr(model, "rename", str)(name).partition("#")[0] for name in names]
         return sum(name in current for name in ours)
 
-    projects = PROJECTS[type(model).__name__]
+    projects = PROJECTS.get(type(model).__name__, (OURS,))
     if file.order == "torch":
         projects = [project for project in projects if project is not OURS]
+    if not projects:
+        raise WeightsError(
+            f"{file.path}: of other projects no names for a {type(model).__name__} are known; give "
+            "weights of train.py, or add names to paddlevid/convert/names.py"
+        )
     best = max(projects, key=coverage)
     if 2 * coverage(best) < len(current) - 2:
         raise WeightsError(

@@ -20,7 +20,7 @@ from paddlevid.fusion import fuse_evaluations, match_clips
 from paddlevid.inference.networks import Network, read_clips
 from paddlevid.inference.output import as_csv, readable
 from paddlevid.metrics import Evaluation
-from paddlevid.predictor import Predictor, softmax
+from paddlevid.predictor import Predictor, check_scores, softmax
 
 
 def evaluate(args: argparse.Namespace, network: Network, classes: list[str]) -> int:
@@ -30,6 +30,7 @@ def evaluate(args: argparse.Namespace, network: Network, classes: list[str]) -> 
     with build.build_test_loader(config, args.split) as loader:
         started = time.perf_counter()
         evaluation = trainer.evaluate(predictor, loader, build.build_task(config, classes))
+        check_scores(predictor, evaluation.logits)
         seconds = time.perf_counter() - started
         bad = distributed.gather_all(list(loader.bad.values()))
         if distributed.rank() != 0:
@@ -73,6 +74,7 @@ def evaluate_fused(args: argparse.Namespace, networks: list[Network], classes: l
             loader = opened.enter_context(build.build_reader(config, reader, samples))
             task = build.build_task(config, classes)
             parts.append(trainer.evaluate(network.predictor, loader, task))
+            check_scores(network.predictor, parts[-1].logits)
             bad += list(loader.bad.values())
             if network is networks[0]:
                 loader_of_first = loader

@@ -14,7 +14,7 @@ from paddlevid.config import Config, ConfigError
 from paddlevid.data.encode import write_mp4
 from paddlevid.files import write_whole
 from paddlevid.inference.evaluate import describe_run
-from paddlevid.inference.output import as_csv, readable
+from paddlevid.inference.output import as_csv, file_stem, readable
 from paddlevid.predictor import Predictor, find_clips
 
 
@@ -47,7 +47,7 @@ def predict_frames(
             index, past = int(batch.indices[0]), batch.clips
             frames = predictor(past, num_future=steps)[0][0]
             path = samples[index].path
-            stem = folder / f"{index + 1:03d}_{readable(path.stem)}"
+            stem = folder / f"{index + 1:03d}_{file_stem(path)}"
             np.save(f"{stem}.npy", frames.transpose(1, 2, 3, 0))
             image = plots.prediction_strip(past[0], None, frames)
             plots.save_image(image, Path(f"{stem}.png"))

@@ -16,6 +16,11 @@ def readable(text: object) -> str:
     return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def file_stem(path: Path) -> str:
+    """The start of the names of files about a clip, short enough for any file system."""
+    return readable(path.stem).encode()[:180].decode(errors="ignore")
+
+
 def name_of(label: int, classes: Sequence[str]) -> str:
     """A label's class name; a number where the label fits no class, nothing where it is unknown."""
     return classes[label] if 0 <= label < len(classes) else "" if label < 0 else str(label)

@@ -19,7 +19,7 @@ from paddlevid.explain import Explainer
 from paddlevid.fusion import fuse_predictions, match_clips
 from paddlevid.inference.evaluate import describe_run
 from paddlevid.inference.networks import Network, add_trunk, read_clips
-from paddlevid.inference.output import as_row, in_words, open_output, readable
+from paddlevid.inference.output import as_row, file_stem, in_words, open_output, readable
 from paddlevid.predictor import Prediction, find_clips, predict
 
 MOST_ROWS = 2000  # of predictions in a page
@@ -100,7 +100,7 @@ def predict_clips(args: argparse.Namespace, networks: list[Network], classes: li
                 if args.curve:
                     draw_curve(result, classes, k, args.curve, num_good)
                 if explainer:
-                    name = f"{num_good:03d}_{readable(result.path.stem)}_heat"
+                    name = f"{num_good:03d}_{file_stem(result.path)}_heat"
                     explainer.save(result, args.explain / name)
                 if args.save_video and not save_video(
                     args.save_video, result, classes, k, num_good
@@ -162,7 +162,7 @@ def draw_curve(
     """Write what is said of a clip up to each frame as FOLDER/<number>_<name>.png."""
     folder.mkdir(parents=True, exist_ok=True)
     figure = plots.curve_figure(result.frame_probabilities, classes, k)
-    plots.save(figure, folder / f"{number:03d}_{readable(result.path.stem)}.png")
+    plots.save(figure, folder / f"{number:03d}_{file_stem(result.path)}.png")
 
 
 def save_video(
@@ -173,7 +173,7 @@ def save_video(
     number: int,
 ) -> bool:
     """Write an input with what is said of it as FOLDER/<number>_<name>.mp4: -> whether it is."""
-    target = folder / f"{number:03d}_{readable(result.path.stem)}.mp4"
+    target = folder / f"{number:03d}_{file_stem(result.path)}.mp4"
     try:
         note = annotate_clip(result.path, target, classes, result.probabilities, k)
     except DecodeError as error:

@@ -293,7 +293,12 @@ def test_a_film_strip_shows_frames_evenly_and_no_higher_than_asked():
 
 
 def test_a_dollar_in_a_class_name_is_no_formula():
-    plots.to_array(plots.confusion_figure(np.eye(2, dtype=np.int64), ["$\\bad{$ x", "$x_1$"]))
+    counts = np.eye(2, dtype=np.int64)
+    drawn = [
+        plots.to_array(plots.confusion_figure(counts, ["$\\bad{$ x", name]))
+        for name in ("$x_1$", "x_1")
+    ]
+    assert drawn[0].shape != drawn[1].shape or (drawn[0] != drawn[1]).any()
 
 
 @pytest.mark.filterwarnings("error")

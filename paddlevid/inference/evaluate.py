@@ -48,10 +48,8 @@ def evaluate(args: argparse.Namespace, network: Network, classes: list[str]) -> 
 
 def evaluate_fused(args: argparse.Namespace, networks: list[Network], classes: list[str]) -> int:
     """Score a list with several networks, and write the figures of their average: -> exit code."""
-    folder, ending = (
-        args.weights.parent,
-        "_fused" if args.split == "test" else f"_{args.split}_fused",
-    )
+    folder = args.weights.parent
+    ending = "_fused" if args.split == "test" else f"_{args.split}_fused"
     parts, bad, samples_of_first = [], [], None
     with contextlib.ExitStack() as opened:
         started = time.perf_counter()

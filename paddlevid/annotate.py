@@ -31,7 +31,8 @@ from paddlevid.plots import draw_text, text_mask
 CURVE_SECONDS = 10.0  # of the past in the running curve
 FRAME_RATE = 25  # of clips that do not say it: folders of frames and .pkl
 READABLE = 240  # pixels of the shorter side below which a video is enlarged
-_COLOURS = 0.85 * np.array(matplotlib.colormaps["tab10"].colors) * 255  # darker, for white text
+_TEN = 0.85 * np.array(matplotlib.colormaps["tab10"].colors) * 255  # darker, for white text
+_COLOURS = np.concatenate([_TEN, 0.6 * _TEN])
 _WHITE, _GREY = np.full(3, 255), np.full(3, 190)
 
 Scores = NDArray[np.float32]  # probabilities (K,)
@@ -62,7 +63,7 @@ class Annotator:
         room = self.height - self._curve_height - 3 * self._margin
         self._k = min(k, len(classes), max(room // self._row, 1))
         self._past: deque[tuple[float, Scores]] = deque()
-        self._colours: dict[int, NDArray] = {}  # by class, in the order of their coming
+        self._colours: dict[int, int] = {}  # class -> which of _COLOURS it was last shown in
 
     def see(self, seconds: float, scores: Scores) -> None:
         """What is said from now on."""
@@ -81,9 +82,7 @@ class Annotator:
             return image
         scores = self._past[-1][1]
         best = np.argsort(-scores, kind="stable")[: self._k].tolist()
-        for label in best:
-            colour = _COLOURS[len(self._colours) % len(_COLOURS)]
-            self._colours.setdefault(label, colour)
+        self._choose_colours(best)
         wide = max(round(0.42 * self.width), 15 * self._font)
         wide = min(wide, self.width - 2 * self._margin)
         for row, label in enumerate(best):
@@ -92,6 +91,16 @@ class Annotator:
             self._draw_curve(image, seconds, best)
         return image
 
+    def _choose_colours(self, labels: Sequence[int]) -> None:
+        """Each class keeps its colour, unless one before it is shown in it."""
+        taken: list[int] = []
+        for label in labels:
+            order = [self._colours.get(label, len(self._colours)) % len(_COLOURS)]
+            order += [c for c in range(len(_COLOURS)) if c not in self._colours.values()]
+            order += range(len(_COLOURS))
+            self._colours[label] = next((c for c in order if c not in taken), order[0])
+            taken.append(self._colours[label])
+
     def _draw_bar(
         self, image: NDArray[np.uint8], top: int, wide: int, label: int, share: float
     ) -> None:
@@ -99,7 +108,7 @@ class Annotator:
         under = image[top : top + high, left : left + wide]
         under[:] = under * 0.35
         bar = under[:, : max(round(float(share) * wide), 1)]
-        bar[:] = bar * 0.2 + 0.8 * self._colours[label]
+        bar[:] = bar * 0.2 + 0.8 * _COLOURS[self._colours[label]]
         percent = text_mask(f"{100 * share:.0f} %", self._font)
         room = wide - percent.shape[1] - 2 * self._margin
         name = text_mask(self._classes[label], self._font, max(room, 2))
@@ -127,7 +136,7 @@ class Annotator:
         for label in reversed(labels):  # the most probable one lies on top
             y = (1 - np.array([scores[label] for _, scores in past])) * inner + 2 * thick
             points = np.round(np.stack([x, y], axis=1) * 16).astype(np.int32)  # 1/16 pixels
-            colour = np.minimum(self._colours[label] * 1.4, 255).tolist()
+            colour = np.minimum(_COLOURS[self._colours[label]] * 1.4, 255).tolist()
             cv2.polylines(under, [points], False, colour, thick, cv2.LINE_AA, shift=4)
 
 

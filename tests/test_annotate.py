@@ -72,6 +72,18 @@ def test_the_most_probable_class_is_first_and_keeps_its_colour():
     assert lengths[0] > 2 * lengths[1] > 0
 
 
+def test_classes_that_are_shown_together_have_colours_of_their_own():
+    scores = np.eye(60, dtype=np.float32)
+    annotator = Annotator(720, 960, [f"class {i}" for i in range(60)], 12)
+    frame = np.full((720, 960, 3), 255, np.uint8)
+    for first in [*range(0, 48, 5), 3, 7, 0]:  # more classes than colours come and go
+        annotator.see(0.0, scores[first : first + 12].sum(axis=0))
+        image = annotator.draw(frame).astype(int)
+        rows = [annotator._margin + i * annotator._row + 1 for i in range(12)]
+        colours = [tuple(image[row, annotator._margin + 2]) for row in rows]
+        assert len(set(colours)) == 12
+
+
 def test_names_are_drawn_in_letters_of_any_alphabet(monkeypatch):
     drawn = []
     render = annotate.text_mask

@@ -93,6 +93,7 @@ def example(described: dict, kind: str) -> str:
             return ""
         roles["choose"] = pieces.SAMPLINGS[described["sampling"]["kind"]]
     if kind != "features":
+        roles["decoded"] = pieces.decoded
         roles["resize"] = pieces.RESIZES[described["resize"]["kind"]]
         roles["views"] = pieces.VIEWS[described["crop"]["kind"]]
     text = (Path(__file__).parent / f"example_{kind}.py").read_text(encoding="utf-8")
@@ -102,4 +103,5 @@ def example(described: dict, kind: str) -> str:
         for role, function in roles.items()
     ]
     pieces_of = "".join(f"\n\n{source}" for source in sources)
-    return text.replace("\n\nhere =", f"{pieces_of}\n\nhere =" if sources else "\n\nhere =", 1)
+    before, mark, rest = text.partition("\n\nif len(sys.argv)")
+    return before + pieces_of + mark + rest

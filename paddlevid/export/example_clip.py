@@ -10,23 +10,25 @@ import numpy as np
 from paddle.inference import Config, create_predictor
 
 from paddlevid.export.pieces import centre as views
+from paddlevid.export.pieces import decoded
 from paddlevid.export.pieces import segments as choose
 from paddlevid.export.pieces import short_side as resize
 
+if len(sys.argv) != 2:
+    sys.exit("usage: python example.py VIDEO")
 here = Path(__file__).resolve().parent
 meta = json.loads((here / "metadata.json").read_text(encoding="utf-8"))
 mean, std = np.float32(meta["mean"]), np.float32(meta["std"])  # RGB, of values in 0 .. 1
 
-with av.open(sys.argv[1]) as video:  # once to count the frames, once to take those that are wanted
-    n, fps = sum(1 for _ in video.decode(video=0)), float(video.streams.video[0].average_rate or 0)
+# decoded once to count the frames, once to take those that are wanted
+n, fps = max((n, fps) for n, (_, fps) in enumerate(decoded(sys.argv[1]), start=1))
 phases = (np.arange(meta["sampling"]["num_clips"]) + 0.5) / meta["sampling"]["num_clips"]
 chosen = [choose(n, fps, meta["sampling"], phase) for phase in phases]
 wanted, frames = set(np.concatenate(chosen).tolist()), {}
-with av.open(sys.argv[1]) as video:
-    for number, frame in enumerate(video.decode(video=0)):
-        if number in wanted:
-            upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
-            frames[number] = resize(np.ascontiguousarray(upright), meta["resize"])
+for number, (frame, _) in enumerate(decoded(sys.argv[1])):
+    if number in wanted:
+        upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+        frames[number] = resize(np.ascontiguousarray(upright), meta["resize"])
 
 clips = [view for at in chosen for view in views(np.stack([frames[i] for i in at]), meta["crop"])]
 clips = (np.stack(clips) / np.float32(255) - mean) / std  # (N, T, H, W, 3)

@@ -10,10 +10,18 @@ from pathlib import Path
 import numpy as np
 from paddle.inference import Config, create_predictor
 
+if len(sys.argv) != 2:
+    sys.exit("usage: python example.py FILE.npy")
 here = Path(__file__).resolve().parent
 meta = json.loads((here / "metadata.json").read_text(encoding="utf-8"))
 
-rows = np.load(sys.argv[1]).astype(np.float32)
+try:
+    rows = np.load(sys.argv[1], allow_pickle=False).astype(np.float32)
+except (OSError, ValueError, EOFError) as error:
+    sys.exit(f"{sys.argv[1]} cannot be read as features: {error}")
+width = meta["programs"]["model"]["inputs"][0]["shape"][-1]
+if rows.ndim != 2 or rows.shape[1] != width:
+    sys.exit(f"{sys.argv[1]} has the shape {rows.shape}, the program takes (T, {width})")
 missing = meta["sampling"]["frames"] - len(rows)  # rows of zeros are passed over
 if missing < 0:
     sys.exit(f"{sys.argv[1]} has {len(rows)} rows, the program takes {len(rows) + missing}")

@@ -13,18 +13,20 @@ import numpy as np
 from paddle.inference import Config, create_predictor
 
 from paddlevid.export.pieces import centre as views
+from paddlevid.export.pieces import decoded
 from paddlevid.export.pieces import short_side as resize
 
+if len(sys.argv) != 2:
+    sys.exit("usage: python example.py VIDEO")
 here = Path(__file__).resolve().parent
 meta = json.loads((here / "metadata.json").read_text(encoding="utf-8"))
 count, interval = meta["sampling"]["frames"], meta["sampling"]["interval"]
 
 last = []  # frames, no more than the window that ends the video
-with av.open(sys.argv[1]) as video:
-    for frame in video.decode(video=0):
-        upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
-        last.append(resize(np.ascontiguousarray(upright), meta["resize"]))
-        del last[: -(count - 1) * interval - 1]
+for frame, _ in decoded(sys.argv[1]):
+    upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+    last.append(resize(np.ascontiguousarray(upright), meta["resize"]))
+    del last[: -(count - 1) * interval - 1]
 if len(last) <= (count - 1) * interval:
     sys.exit(f"{sys.argv[1]}: too short, it needs {(count - 1) * interval + 1} frames")
 [past] = views(np.stack(last[::interval]), meta["crop"])

@@ -14,8 +14,11 @@ import numpy as np
 from paddle.inference import Config, create_predictor
 
 from paddlevid.export.pieces import centre as views
+from paddlevid.export.pieces import decoded
 from paddlevid.export.pieces import short_side as resize
 
+if len(sys.argv) != 2:
+    sys.exit("usage: python example.py VIDEO")
 here = Path(__file__).resolve().parent
 meta = json.loads((here / "metadata.json").read_text(encoding="utf-8"))
 mean, std = np.float32(meta["mean"]), np.float32(meta["std"])  # RGB, of values in 0 .. 1
@@ -55,22 +58,21 @@ def thin_out(blocks):
 
 of_frame, fuse = load("frame"), load("fuse")
 blocks, newest, scores, seen = [], [], None, 0
-with av.open(sys.argv[1]) as video:
-    for number, frame in enumerate(video.decode(video=0)):
-        if number % meta["sampling"]["interval"]:
-            continue
-        upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
-        image = resize(np.ascontiguousarray(upright), meta["resize"])
-        [clip] = views(image[None], meta["crop"])  # (1, H, W, 3)
-        newest.append(of_frame(((clip / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)))
-        if len(newest) < size:
-            continue
-        blocks, newest = thin_out([*blocks, newest]), []
-        memory = [kept for block in blocks for kept in block]
-        [logits] = fuse(*(np.stack(part, axis=1) for part in zip(*memory, strict=True)))[0]
-        now = np.exp(logits - logits.max())
-        now /= now.sum()
-        scores = now if scores is None else (scores + now) / 2
-        best = np.argsort(-scores, kind="stable")[:5]
-        row = {meta["classes"][label]: round(float(scores[label]), 6) for label in best}
-        print(json.dumps({"frame": number, "scores": row}, ensure_ascii=False), flush=True)
+for number, (frame, _) in enumerate(decoded(sys.argv[1])):
+    if number % meta["sampling"]["interval"]:
+        continue
+    upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+    image = resize(np.ascontiguousarray(upright), meta["resize"])
+    [clip] = views(image[None], meta["crop"])  # (1, H, W, 3)
+    newest.append(of_frame(((clip / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)))
+    if len(newest) < size:
+        continue
+    blocks, newest = thin_out([*blocks, newest]), []
+    memory = [kept for block in blocks for kept in block]
+    [logits] = fuse(*(np.stack(part, axis=1) for part in zip(*memory, strict=True)))[0]
+    now = np.exp(logits - logits.max())
+    now /= now.sum()
+    scores = now if scores is None else (scores + now) / 2
+    best = np.argsort(-scores, kind="stable")[:5]
+    row = {meta["classes"][label]: round(float(scores[label]), 6) for label in best}
+    print(json.dumps({"frame": number, "scores": row}, ensure_ascii=False), flush=True)

@@ -13,12 +13,15 @@ import numpy as np
 from paddle.inference import Config, create_predictor
 
 from paddlevid.export.pieces import centre as views
+from paddlevid.export.pieces import decoded
 from paddlevid.export.pieces import short_side as resize
 
+if len(sys.argv) not in (2, 3) or not "".join(sys.argv[2:] or ["1"]).isdecimal():
+    sys.exit("usage: python example.py VIDEO [EVERY]")
 here = Path(__file__).resolve().parent
 meta = json.loads((here / "metadata.json").read_text(encoding="utf-8"))
 mean, std = np.float32(meta["mean"]), np.float32(meta["std"])  # RGB, of values in 0 .. 1
-every = int(sys.argv[2]) if len(sys.argv) > 2 else 8  # frames from line to line
+every = max(int(sys.argv[2]), 1) if len(sys.argv) > 2 else 8  # frames from line to line
 
 config = Config(*(str(here / file) for file in meta["programs"]["model"]["files"]))
 config.disable_glog_info()
@@ -32,23 +35,22 @@ names = [item["name"] for item in inputs]
 state = [np.zeros([1, *item["shape"][1:]], np.float32) for item in inputs[1:]]
 
 seen = 0
-with av.open(sys.argv[1]) as video:
-    for number, frame in enumerate(video.decode(video=0)):
-        if number % meta["sampling"]["interval"]:
-            continue
-        upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
-        image = resize(np.ascontiguousarray(upright), meta["resize"])
-        [clip] = views(image[None], meta["crop"])  # (1, H, W, 3)
-        pixels = ((clip / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
-        for name, array in zip(names, [pixels, *state], strict=True):
-            handle = predictor.get_input_handle(name)
-            handle.copy_from_cpu(np.ascontiguousarray(array, np.float32))
-        predictor.run()
-        logits, *state = [output.copy_to_cpu() for output in outputs]
-        seen += 1
-        if seen % every == 0:
-            scores = np.exp(logits[0] - logits[0].max())
-            scores /= scores.sum()
-            best = np.argsort(-scores, kind="stable")[:5]
-            row = {meta["classes"][label]: round(float(scores[label]), 6) for label in best}
-            print(json.dumps({"frame": number, "scores": row}, ensure_ascii=False), flush=True)
+for number, (frame, _) in enumerate(decoded(sys.argv[1])):
+    if number % meta["sampling"]["interval"]:
+        continue
+    upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+    image = resize(np.ascontiguousarray(upright), meta["resize"])
+    [clip] = views(image[None], meta["crop"])  # (1, H, W, 3)
+    pixels = ((clip / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
+    for name, array in zip(names, [pixels, *state], strict=True):
+        handle = predictor.get_input_handle(name)
+        handle.copy_from_cpu(np.ascontiguousarray(array, np.float32))
+    predictor.run()
+    logits, *state = [output.copy_to_cpu() for output in outputs]
+    seen += 1
+    if seen % every == 0:
+        scores = np.exp(logits[0] - logits[0].max())
+        scores /= scores.sum()
+        best = np.argsort(-scores, kind="stable")[:5]
+        row = {meta["classes"][label]: round(float(scores[label]), 6) for label in best}
+        print(json.dumps({"frame": number, "scores": row}, ensure_ascii=False), flush=True)

@@ -1,11 +1,31 @@
-"""Pieces: the functions that an example is put together from, of NumPy and OpenCV alone.
+"""Pieces: the functions that an example is put together from, of NumPy, OpenCV and PyAV alone.
 
 They say what paddlevid.data.sample and paddlevid.data.transform say in evaluation, in a form that
 can be read in a script of one page. `s` is the part of the metadata that they are about.
 """
 
+import sys
+
+import av
 import cv2
 import numpy as np
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def decoded(path):
+    """The frames of a video, and how many a second it has."""
+    frame = None
+    try:
+        with av.open(path) as video:
+            fps = float(video.streams.video[0].average_rate or 0)
+            for frame in video.decode(video=0):
+                yield frame, fps
+    except (av.error.FFmpegError, IndexError) as error:  # IndexError: it has sound alone
+        sys.exit(f"{path} cannot be read as a video: {error}")
+    if frame is None:
+        sys.exit(f"{path} has no frames")
+
 
 # --- sampling: number of frames, frames a second -> which of them ---------------------------------
 

@@ -29,6 +29,7 @@ _CJK_FONTS = (
     "Microsoft YaHei",
     "PingFang SC",
 )
+_LONGEST = 60  # letters of a class name beside a matrix
 _installed = {font.name for font in font_manager.fontManager.ttflist}
 matplotlib.rcParams["text.parse_math"] = False  # a $ in a class name is a $
 matplotlib.rcParams["font.family"] = ["DejaVu Sans", *(f for f in _CJK_FONTS if f in _installed)]
@@ -40,13 +41,15 @@ def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str]) -> Fi
     counted = num_classes <= 30
     side = min(3 + (0.35 if counted else 0.2) * num_classes, 24)  # inches
     font = 10 if counted else 7 if side < 24 else 4
-    figure = Figure(figsize=(side + 1.5, side), layout="constrained")
+    names = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..." for name in classes]
+    for_names = 0.008 * font * max(max(map(len, names)) - 12, 0)  # inches
+    figure = Figure(figsize=(side + 1.5 + for_names, side + for_names), layout="constrained")
     axes = figure.subplots()
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, label="share of the class's clips", fraction=0.04, pad=0.02, aspect=30)
-    axes.set_xticks(range(num_classes), classes, rotation=90, fontsize=font)
-    axes.set_yticks(range(num_classes), classes, fontsize=font)
+    axes.set_xticks(range(num_classes), names, rotation=90, fontsize=font)
+    axes.set_yticks(range(num_classes), names, fontsize=font)
     axes.set_xlabel("prediction")
     axes.set_ylabel("label")
     if counted:

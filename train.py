@@ -12,7 +12,7 @@ from paddlevid.config import Config, ConfigError, load_config
 from paddlevid.data.dataset import list_format, read_list
 from paddlevid.data.split import read_lines
 from paddlevid.files import write_whole
-from paddlevid.flags import Parser, at_least, describe
+from paddlevid.flags import Parser, at_least, describe, infer_command
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -274,8 +274,8 @@ def train(args: argparse.Namespace) -> int:
     else:
         print(f"no validation list, so these are the last epoch's weights: {best}")
     if build.has_clips(config, "test"):
-        print(f"evaluate:   python infer.py --weights {best} --split test")
-    print(f"predict:    python infer.py --weights {best} VIDEO")
+        print(f"evaluate:   {infer_command()} --weights {best} --split test")
+    print(f"predict:    {infer_command()} --weights {best} VIDEO")
     print(f"dashboards: visualdl --logdir {args.save_dir.parent}")
     return 0
 

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -71,5 +72,16 @@ def main(argv: list[str] | None = None) -> int:
     return import_module(find_module(COMMANDS[command][0])).main(rest)
 
 
+def run() -> int:
+    """The entry point: main, which ends without a word when nobody reads on, as in `| head`."""
+    try:
+        code = main()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        return 141  # as a shell says of a process that SIGPIPE ended
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -16,6 +17,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
+def infer_command() -> str:
+    """What to type for infer.py: as a sub-command where this one was called as one."""
+    return "paddlevid infer" if sys.argv[0].startswith("paddlevid ") else "python infer.py"
+
+
 def at_least(low: int) -> Callable[[str], int]:
     """The type of a flag that takes whole numbers from `low` up."""
 
@@ -25,6 +31,18 @@ def at_least(low: int) -> Callable[[str], int]:
         return int(text)
 
     return whole_number
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The flags for a config, and values in it, of a network that is trained."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE",
+        help="as in training (default: what a .safetensors carries, or config.yaml beside)",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", dest="overrides", metavar="SECTION.key=value", action="append", default=[],
+        help="set one value of the config; may be repeated. [INFER] says how videos are read",
+    )  # fmt: skip
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -41,13 +59,13 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def config_of(parser: Parser, weights: Path) -> Path:
+def config_of(parser: Parser, weights: Path, remedy: str = "give --config FILE") -> Path:
     """The config that belongs to weights: in a .safetensors itself, else config.yaml beside."""
     if weights.suffix == ".safetensors":
         return weights
     config = weights.parent / "config.yaml"
     if not config.exists():
-        parser.error(f"there is no {config} beside the weights: give --config FILE")
+        parser.error(f"there is no {config} beside the weights: {remedy}")
     return config
 
 

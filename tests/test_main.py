@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from paddlevid import __main__ as main
+from paddlevid.flags import infer_command
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,6 +57,22 @@ def test_flags_and_exit_codes_go_through_from_any_folder(tmp_path):
     result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.startswith("paddlevid demo: argument --clips: needs a whole number from 1")
+
+
+def test_the_next_command_is_named_as_this_one_was_called(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert infer_command() == "python infer.py"
+    monkeypatch.setattr(import_module("train"), "main", lambda _: infer_command())
+    assert main.main(["train"]) == "paddlevid infer"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
+def test_a_reader_that_leaves_is_no_error():
+    command = f"'{sys.executable}' -u -m paddlevid models | head -n 1"
+    words = ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert "Error" not in result.stderr and "Traceback" not in result.stderr
+    assert result.stdout.count("\n") == 1 and result.returncode in (0, 141)
 
 
 def test_scripts_are_found_inside_a_wheel(tmp_path, monkeypatch):

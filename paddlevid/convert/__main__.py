@@ -6,7 +6,7 @@ from pathlib import Path
 
 from paddlevid import runtime
 from paddlevid.data.split import read_lines
-from paddlevid.flags import Parser, at_least, dictionary
+from paddlevid.flags import Parser, at_least, dictionary, infer_command
 from paddlevid.flags import describe as describe_error
 
 
@@ -160,7 +160,7 @@ def convert_file(args: argparse.Namespace) -> None:
     write_weights(args.target, model, metadata)
     print(f"written: {args.target}")
     if "config" in metadata and args.target.suffix == ".safetensors":
-        print(f"predict: python infer.py --weights {args.target} VIDEO")
+        print(f"predict: {infer_command()} --weights {args.target} VIDEO")
 
 
 def print_table(rows: "Sequence[Row]") -> None:  # noqa: F821

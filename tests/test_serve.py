@@ -567,8 +567,12 @@ def test_pages_of_other_sites_may_not_send_videos(served, videos):
 
 def test_other_names_of_this_machine_are_refused(served):
     """So a page of the web cannot get at the service by a name that leads to 127.0.0.1."""
-    for host, status in (("evil.example", 400), ("localhost:80", 200), ("127.0.0.1", 200)):
-        assert httpx.get(f"{served.address}healthz", headers={"Host": host}).status_code == status
+    for host in ("localhost:80", "127.0.0.1", "LOCALHOST", "[::1]:8000"):
+        assert httpx.get(f"{served.address}healthz", headers={"Host": host}).status_code == 200
+    for host in ("evil.example", "localhost.evil.example:8000", "[", ""):
+        reply = httpx.get(f"{served.address}healthz", headers={"Host": host})
+        assert reply.status_code == 400
+        assert f"Host: {host}: the service answers to 127.0.0.1, loc" in reply.json()["error"]
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -649,7 +653,10 @@ def test_a_port_in_use_is_said(weights, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert command.main(["--weights", str(weights), "--port", port]) == 1
-    assert f"cannot listen on 127.0.0.1, port {port} (Address already" in capsys.readouterr().err
+    assert (
+        f"cannot listen on 127.0.0.1, port {port} (Address already in use): choose"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -661,6 +668,7 @@ def test_a_port_in_use_is_said(weights, capsys):
         (["--weights", "nowhere/x.pdparams"], "there is no nowhere/config.yaml beside the weights"),
         (["--weights", "nowhere.safetensors"], "cannot read the config nowhere.safetensors"),
         (["--config", "configs/demo/convlstm.yaml"], "convlstm predicts frames: the service is"),
+        (["--trunk", "resnet50"], "--trunk is for networks of features, not tsn_r18"),
         (["--host", "no such host"], "cannot listen on no such host, port 8000"),
     ],
 )

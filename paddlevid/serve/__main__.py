@@ -6,6 +6,7 @@ The processes that read videos import this file too, so what they do not need is
 import argparse
 import importlib.util
 import ipaddress
+import os
 import signal
 import socket
 import sys
@@ -14,14 +15,14 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from paddlevid.config import Config, ConfigError, load_config
-from paddlevid.flags import Parser, add_engine, at_least, config_of, describe
+from paddlevid.flags import Parser, add_config, add_engine, at_least, config_of, describe
 
 # module -> package
 NEEDED = {
     "starlette": "starlette", "uvicorn": "uvicorn", "python_multipart": "python-multipart",
     "prometheus_client": "prometheus-client",
 }  # fmt: skip
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")  # what a browser may call this machine
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # what a browser may call this machine
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,14 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--weights", required=True, type=Path, metavar="FILE", help="as of infer.py"
     )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE",
-        help="as in training (default: what a .safetensors carries, or config.yaml beside)",
-    )  # fmt: skip
-    parser.add_argument(
-        "-o", dest="overrides", metavar="SECTION.key=value", action="append", default=[],
-        help="set one value of the config; may be repeated. [INFER] says how videos are read",
-    )  # fmt: skip
+    add_config(parser)
     parser.add_argument(
         "--trunk", metavar="NAME|FILE", help="with a network for features, as of infer.py"
     )
@@ -96,6 +90,8 @@ def serve(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     if config.model.task == "predict":
         raise ConfigError(f"{config.model.name} predicts frames: the service is for classifiers")
+    if args.trunk and config.model.format != "features":
+        raise ConfigError(f"--trunk is for networks of features, not {config.model.create_name}")
     if runtime.is_launched():
         raise ConfigError("the service runs in one process: start it without paddle's launcher")
     with (
@@ -172,7 +168,7 @@ def build_server(
         folder,
         max_upload=args.max_upload_mb * 1_000_000,
         path_root=args.path_root,
-        hosts=(*LOOPBACK, args.host) if is_loopback(args.host) else ("*",),
+        hosts=tuple(dict.fromkeys([*LOOPBACK, args.host])) if is_loopback(args.host) else (),
     )
     options = uvicorn.Config(
         app, http="h11", ws="none", lifespan="off", log_level="warning", access_log=False,
@@ -195,9 +191,10 @@ def listen(host: str, port: int) -> socket.socket:
         [family, *_, address], *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return socket.create_server(address[:2], family=family, backlog=512)
     except OSError as error:
+        # what Python says of a port in use names the address once more
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno)
         raise ConfigError(
-            f"cannot listen on {host}, port {port} ({error.strerror or error}): choose another "
-            "--host or --port"
+            f"cannot listen on {host}, port {port} ({reason}): choose another --host or --port"
         ) from error
 
 

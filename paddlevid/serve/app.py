@@ -9,14 +9,15 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from paddlevid.data.decode import VIDEO_SUFFIXES, is_video
 from paddlevid.serve.refusal import Refusal
@@ -33,7 +34,7 @@ def create_app(
     *,
     max_upload: int,
     path_root: Path | None = None,
-    hosts: tuple[str, ...] = ("*",),
+    hosts: tuple[str, ...] = (),
 ) -> Starlette:
     """The pages of a service.
 
@@ -41,8 +42,9 @@ def create_app(
         folder: for uploads while they are predicted.
         max_upload: bytes.
         path_root: folder whose videos may be asked for by path; None: none may.
-        hosts: names by which the service may be called; others are refused, so that no page of the
-            web can reach it by a name of its own that leads to this machine.
+        hosts: names by which the service may be called, without brackets and port; others are
+            refused, so that no page of the web can reach it by a name of its own that leads to this
+            machine. (): any may.
     """
     root = path_root.resolve() if path_root else None
 
@@ -106,9 +108,26 @@ def create_app(
             Route("/healthz", health),
             Route("/metrics", metrics),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+        middleware=[Middleware(_KnownHosts, hosts=hosts)] if hosts else [],
         exception_handlers={Refusal: _refuse, HTTPException: _refuse_http, Exception: _fail},
     )
+
+
+class _KnownHosts:
+    """Refuses requests that call the service by another name than one of `hosts`."""
+
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...]) -> None:
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = Request(scope).headers.get("host", "")
+        try:
+            is_known = urlsplit(f"//{given}").hostname in self.hosts
+        except ValueError:  # brackets without an address
+            is_known = False
+        needs = f"the service answers to {', '.join(self.hosts)}"
+        answer = self.app if is_known else _error(400, f"Host: {_short(given)}: {needs}")
+        await answer(scope, receive, send)
 
 
 def headers() -> list[tuple[str, str]]:

@@ -36,12 +36,13 @@ def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        yield partial
-        if durable:  # a name must not get to the disk before what it names
-            _wait_for_disk(partial, os.O_RDWR)
-        os.replace(partial, path)
-        if durable and os.name == "posix":
-            _wait_for_disk(path.parent, os.O_RDONLY)
+        with _naming(path, instead_of=partial):
+            yield partial
+            if durable:  # a name must not get to the disk before what it names
+                _wait_for_disk(partial, os.O_RDWR)
+            os.replace(partial, path)
+            if durable and os.name == "posix":
+                _wait_for_disk(path.parent, os.O_RDONLY)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -53,6 +54,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Where the writing fails, what was at `path` before stays, and nothing is left beside it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path.parent)
     made = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         partial, before = made / "new", made / "old"
@@ -68,6 +70,26 @@ def whole_folder(path: Path) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path, instead_of: Path) -> Iterator[None]:
+    """Have errors of the system name a file by the name that the user knows."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename != str(instead_of):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OSError, with the folder's name, where no file can be made in it."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = f"no file can be written there ({error.strerror})"
+        raise OSError(error.errno, reason, str(folder)) from error
 
 
 def _wait_for_disk(path: Path, flags: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddlevid.data.dataset import ListError, Sample
+from paddlevid.data.decode import is_pickled, is_video
 from paddlevid.metrics import Evaluation
 from paddlevid.predictor import Prediction, softmax
 
@@ -33,8 +34,8 @@ def match_clips(
 ) -> list[Sample]:
     """Those of `others` that have the names of `samples`, in their order.
 
-    The name of a clip is that of its file without suffix, or of its folder; where a list has one
-    twice, the name of the folder above belongs to it.
+    The name of a clip is that of its file without suffix, or of its folder (that of features is
+    a.avi.npy); where a list has one twice, the name of the folder above belongs to it.
 
     Args:
         names: of the two lists, for messages.
@@ -72,6 +73,8 @@ def match_clips(
 
 def _key(path: Path, depth: int) -> str:
     name = path.name if path.is_dir() else path.stem
+    if path.suffix == ".npy" and (is_video(Path(name)) or is_pickled(Path(name))):
+        name = Path(name).stem
     return name if depth == 1 else f"{path.parent.name}/{name}"
 
 

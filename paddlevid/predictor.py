@@ -300,11 +300,13 @@ def _has_images(folder: Path) -> bool:
 
 
 def _clips_below(folder: Path) -> list[Sample]:
-    """The videos and .pkl files below a folder; where there are none, the folders of images."""
+    """The videos and .pkl files below a folder; where there are none, .npy or folders of images."""
     paths = [path for path in folder.rglob("*") if not path.name.startswith(".")]
     clips = [path for path in paths if is_video(path) or is_pickled(path)]
     if not clips:
+        clips = [path for path in paths if path.suffix == ".npy" and path.is_file()]
+    if not clips:
         clips = [path for path in (folder, *paths) if path.is_dir() and _has_images(path)]
     if not clips:
-        raise ListError(f"{folder}: no video, .pkl or image files in this folder")
+        raise ListError(f"{folder}: no video, .pkl, .npy or image files in this folder")
     return [Sample(path) for path in sorted(clips)]

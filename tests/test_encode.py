@@ -210,6 +210,6 @@ def test_another_encoder_takes_the_place_of_one_that_is_not_there(tmp_path, monk
 
 
 def test_frames_that_no_encoder_takes_are_an_error_with_the_file(tmp_path):
-    with pytest.raises(ValueError, match="a.mp4: cannot be written"):  # noqa: SIM117
+    with pytest.raises(OSError, match="cannot be written .*a.mp4"):  # noqa: SIM117
         with Mp4Writer(tmp_path / "a.mp4", 2, 20_000) as writer:
             writer.write(np.zeros((2, 20_000, 3), np.uint8), 0)

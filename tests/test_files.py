@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from paddlevid.files import read_metadata, whole_folder, write_whole
+from paddlevid.files import check_writable, read_metadata, whole_folder, write_whole
 
 
 def test_a_text_is_written_whole_or_the_old_one_stays(tmp_path):
@@ -27,6 +29,15 @@ def test_a_folder_is_written_whole_or_the_old_one_stays(tmp_path):
         raise KeyboardInterrupt
     assert [file.name for file in folder.iterdir()] == ["second"]
     assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder nobody can write to")
+def test_errors_name_what_was_to_be_written_and_not_what_comes_before_it():
+    with pytest.raises(OSError, match=r"No such file or directory: '/proc/page\.html'"):
+        write_whole(Path("/proc/page.html"), "")
+    for action in (check_writable, lambda folder: whole_folder(folder / "out").__enter__()):
+        with pytest.raises(OSError, match=r"no file can be written there \(.*\): '/proc'"):
+            action(Path("/proc"))
 
 
 def test_the_texts_of_a_safetensors_are_read(tmp_path):

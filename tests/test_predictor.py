@@ -47,7 +47,7 @@ def test_a_folder_without_videos_stands_for_the_folders_of_frames_below_it(tmp_p
     ("name", "problem"),
     [
         ("missing", "missing: does not exist"),
-        ("empty", "empty: no video, .pkl or image files in this folder"),
+        ("empty", "empty: no video, .pkl, .npy or image files in this folder"),
         ("clip.xyz", r"clip.xyz: is neither a video (.avi"),
     ],
 )

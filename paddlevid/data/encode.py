@@ -1,7 +1,6 @@
 """Encoding: frames, one after the other, and the sound of another file -> a video file."""
 
 import contextlib
-import errno
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
@@ -95,9 +94,8 @@ class Mp4Writer:
         try:
             yield
         except av.error.FFmpegError as error:
-            if error.errno == errno.ENOSPC:
-                raise OSError(error.errno, error.strerror, str(self._path)) from error
-            raise ValueError(f"{self._path}: cannot be written ({error.strerror})") from error
+            reason = f"cannot be written ({error.strerror})"
+            raise OSError(error.errno, reason, str(self._path)) from error
 
     def write(self, image: NDArray[np.uint8], seconds: float) -> None:
         """Add a frame, (H, W, 3) RGB, that is shown from `seconds` on.

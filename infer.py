@@ -8,7 +8,8 @@ from pathlib import Path
 
 from paddlevid import runtime
 from paddlevid.config import ConfigError, load_config
-from paddlevid.flags import Parser, add_engine, at_least, config_of, describe
+from paddlevid.files import check_writable
+from paddlevid.flags import Parser, add_config, add_engine, at_least, config_of, describe
 
 
 def share(text: str) -> float:
@@ -39,10 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description="Predict the classes of videos, or evaluate the network on a list.",
         epilog="Without INPUT and --split, the list that INFER.filelist names is predicted.",
     )
-    parser.add_argument(
-        "--config", type=Path,
-        help="as in training (default: what a .safetensors carries, or config.yaml beside)",
-    )  # fmt: skip
+    add_config(parser)
     parser.add_argument(
         "--weights", required=True, type=Path,
         help=".safetensors or .pdparams of train.py, or any file that paddlevid.convert reads",
@@ -94,10 +92,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--fuse-list", type=Path, metavar="PATH", action="append", default=[],
         help="what a --fuse reads, as its --split or instead of INPUT: a list, or a folder of "
         "extracted flow; one for each, matched by the names of the clips",
-    )  # fmt: skip
-    parser.add_argument(
-        "-o", dest="overrides", metavar="SECTION.key=value", action="append", default=[],
-        help="set one value of the config; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--trunk", metavar="NAME|FILE",
@@ -156,6 +150,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.command = "infer.py " + shlex.join(sys.argv[1:] if argv is None else argv)
     if args.report and not args.report.lower().endswith((".html", ".htm")):
+        if Path(args.report).is_dir():
+            name = args.report
+            print(f"--report: {name} does not end in .html, so it is INPUT", file=sys.stderr)
         args.inputs.insert(0, args.report)  # the INPUT behind a --report without FILE
         args.report = ""
     if args.stream:
@@ -193,7 +190,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--curve is for predictions, not for --split")
     if args.split and (args.save_video or args.explain):
         parser.error("--save-video and --explain are for predictions, not for --split")
-    if args.explain_class and not args.explain:
+    if args.explain_class is not None and not args.explain:
         parser.error("--explain-class is for --explain")
     for flag, folder in (("--save-video", args.save_video), ("--explain", args.explain)):
         if folder and folder.exists() and not folder.is_dir():
@@ -205,13 +202,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.split and args.report == "":
         args.report = None  # an evaluation writes report.html in any case
     if args.report is not None:
-        args.report = Path(args.report or args.weights.parent / "predictions.html")
-        if not args.report.parent.is_dir():
+        folder = args.save_dir or args.weights.parent
+        args.report = Path(args.report or folder / "predictions.html")
+        if args.report.parent != args.save_dir and not args.report.parent.is_dir():
             parser.error(f"--report {args.report}: there is no folder {args.report.parent}")
     if args.output and not args.output.parent.is_dir():
         parser.error(f"--output {args.output}: there is no folder {args.output.parent}")
     args.config = args.config or config_of(parser, args.weights)
-    args.fuse_configs = [config_of(parser, file) for file in args.fuse]
+    remedy = "put the one it was trained with there, or name its .safetensors"
+    args.fuse_configs = [config_of(parser, file, remedy) for file in args.fuse]
     section = "TEST" if args.split == "train" else (args.split or "infer").upper()
     for key, value in (
         ("num_clips", args.num_clips), ("crops", args.crops), ("seg_num", args.segments),
@@ -226,6 +225,10 @@ def infer(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     shared = [text for text in args.overrides if ".filelist=" not in text.replace(" ", "")]
     fused = [load_config(file, shared) for file in args.fuse_configs]
+    if args.report and args.report.parent != args.save_dir:
+        check_writable(args.report.parent)
+    if args.split and not args.save_dir:
+        check_writable(args.weights.parent)
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong config answer at once.
     from paddlevid import build, distributed
@@ -238,7 +241,9 @@ def infer(args: argparse.Namespace) -> int:
     if config.model.task == "predict":
         from paddlevid.inference.frames import predict_frames
 
-        return predict_frames(args, config, networks[0].predictor)
+        return predict_frames(args, networks[0])
+    if args.trunk and (args.split or all(n.config.model.format != "features" for n in networks)):
+        raise ConfigError("--trunk is for INPUT and networks of features: cnn_lstm")
     if args.steps or args.save_dir:
         raise ConfigError("--steps and --save_dir are for networks that predict frames: convlstm")
     if args.split:

@@ -44,9 +44,7 @@ class Run:
     title: str
     command: str
     config: str  # all of it, as YAML
-    network: str  # its name
-    num_parameters: int
-    weights: Path
+    networks: Sequence[tuple[str, int, Path]]  # name, number of parameters, weights
     device: str
     seconds: float  # of reading and predicting
     network_seconds: float  # of these, in the network
@@ -58,9 +56,9 @@ class Run:
         return {
             "command": self.command,
             "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
-            "network": f"{self.network}, {self.num_parameters:,} parameters",
-            "weights": str(self.weights),
-            "SHA-256": sha256_of(self.weights),
+            "network": "; ".join(f"{name}, {n:,} parameters" for name, n, _ in self.networks),
+            "weights": "; ".join(str(file) for *_, file in self.networks),
+            "SHA-256": "; ".join(sha256_of(file) for *_, file in self.networks),
             "time": f"{self.seconds:.1f} s: {self.network_seconds:.1f} s in the network, "
             f"{self.seconds - self.network_seconds:.1f} s waiting for clips, and the rest",
             "machine": f"{runtime.processor() or platform.processor()}, {runtime.usable_cores()} "
@@ -264,14 +262,17 @@ def write_frames(
     )
 
 
-def write_predictions(file: Path, run: Run, cards: Sequence[Card], num_inputs: int) -> None:
-    """The report of predictions, of which `cards` are the first ones."""
+def write_predictions(
+    file: Path, run: Run, cards: Sequence[Card], num_inputs: int, elsewhere: str
+) -> None:
+    """The report of predictions, of which `cards` are the first ones; `elsewhere` are all."""
     _write(
         file,
         "predictions.html",
         run,
         cards=cards,
         num_inputs=num_inputs,
+        elsewhere=elsewhere,
         classes=Counter(card.best[0][0] for card in cards if card.best).most_common(),
     )
 

@@ -18,6 +18,7 @@ from paddlevid.config import load_config
 from paddlevid.data.dataset import ListError, Sample
 from paddlevid.data.flow import write_flow
 from paddlevid.features import load_trunk
+from paddlevid.files import sha256_of
 from paddlevid.fusion import fuse_evaluations, fuse_predictions, match_clips
 from paddlevid.metrics import Evaluation
 from paddlevid.predictor import Prediction
@@ -76,6 +77,9 @@ def test_clips_are_matched_by_name_and_by_class_where_it_takes_that():
     assert [sample.path.name for sample in found] == ["b.pkl", "a.pkl"]
     more = samples("f/a.pkl", "f/b.pkl", "f/c.pkl")
     assert match_clips(samples("v/b.avi"), more, ("", ""), more=True) == [more[1]]
+    features = samples("f/x/a.avi.npy", "f/x/b.pkl.npy", "f/x/c.2.npy")
+    clips = samples("v/c.2.avi", "v/b.avi", "v/a.avi")
+    assert match_clips(clips, features, ("", "")) == features[::-1]
     twins = samples("v/y/1.avi", "v/x/1.avi"), samples("f/x/1.pkl", "f/y/1.pkl")
     found = match_clips(*twins, ("", ""))
     assert [sample.path.parent.name for sample in found] == ["y", "x"]
@@ -165,6 +169,11 @@ def test_a_fused_prediction_is_the_average_of_both_and_flow_is_computed(streams,
         best = np.exp(logits) / np.exp(logits).sum()
         assert max(row["probabilities"]) == pytest.approx(best.max(), abs=1e-4)
     assert "1 x " in capsys.readouterr().err
+    page = streams / "fused.html"
+    assert run(streams, streams / "videos", *second, "--report", page) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "predictions, fused with " in text and sha256_of(streams / "flow.safetensors") in text
+    capsys.readouterr()
     # extracted flow in place of what is computed: but for the JPEG the same
     assert run(streams, streams / "videos", *second, "--fuse-list", streams / "flow") == 0
     text = capsys.readouterr()
@@ -187,6 +196,7 @@ def test_evaluation_matches_the_lists_and_writes_each_network_and_both(streams, 
     assert (streams / "confusion_matrix_fused.png").exists()
     page = (streams / "report_fused.html").read_text(encoding="utf-8")
     assert "fused with" in page and f"{summary['top1']:.4f}" in page
+    assert all(sha256_of(streams / f"{kind}.safetensors") in page for kind in ("videos", "flow"))
     assert "test, fused: top-1" in capsys.readouterr().out
     assert not (streams / "metrics.json").exists()
 

@@ -264,13 +264,14 @@ def test_several_clips_and_crops_are_averaged(run, videos, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["EMPTY"], "no video, .pkl or image files in this folder"),
+        (["EMPTY"], "no video, .pkl, .npy or image files in this folder"),
         (["nowhere.list"], "nowhere.list: does not exist"),
         (["-o", "INFER.filelist=gone.list"], "gone.list: does not exist"),
         (["--weights", "nowhere.pdparams"], "cannot read the weights nowhere.pdparams"),
         (["-o", "MODEL.name=tsn_r34"], "missing"),
         (["-o", "INFER.filelist="], "nothing to predict"),
         (["--device", "gpu:9"], "there is no such GPU"),
+        (["--trunk", "resnet50", "a.avi"], "--trunk is for INPUT and networks of features"),
     ],
 )
 def test_wrong_input_gets_one_readable_line(run, tmp_path, capsys, words, message):
@@ -290,6 +291,8 @@ def test_wrong_input_gets_one_readable_line(run, tmp_path, capsys, words, messag
         (["--report", "no/such/p.html"], "--report no/such/p.html: there is no folder no/such"),
         (["--stream", "0", "--report"], "--trunk, --explain, --fuse nor --report"),
         (["--split", "test", "--output", "p.csv"], "--output is for predictions"),
+        (["--explain-class", ""], "--explain-class is for --explain"),
+        (["--fuse", "o/x.pdparams", "a"], "beside the weights: put the one it was trained with"),
         (["--top-k", "0"], "needs a whole number from 1 up"),
         (["--num-clips", "0"], "needs a whole number from 1 up"),
     ],
@@ -319,7 +322,7 @@ def test_inputs_that_are_nothing_do_not_stop_the_others(run, videos, tmp_path, c
     assert run(tmp_path / "empty", videos, tmp_path / "nothing") == 1
     output = capsys.readouterr()
     assert output.out.count("light") >= 2
-    assert "no video, .pkl or image files" in output.err
+    assert "no video, .pkl, .npy or image files" in output.err
     assert "nothing: does not exist" in output.err
     assert "2 of 4 inputs could not be read" in output.err
 

@@ -117,9 +117,13 @@ def test_frames_behind_the_end_of_videos_are_predicted(run, videos, tmp_path, ca
     assert infer.main([*words, str(videos), "--report", str(page)]) == 1  # one is too short
     text = page.read_text(encoding="utf-8")
     assert text.count("data:image/jpeg") == 4 and "4 frames of the past and 9 predicted" in text
+    assert text.count("<article") == 5 and "of 5; " not in text
+    assert text.index("bar 3.avi</h3>") < text.index("bar 4.avi</h3>")  # the broken one
     error = capsys.readouterr().err
     assert "bar 4.avi: ValueError: it has 3 frames; 4 frames, every 1. one, need 4" in error
     assert "1 of 5 inputs could not be read" in error
+    assert infer.main([*words, str(videos / "bar 0.avi"), "--report"]) == 0
+    (out / "predictions.html").unlink()
     frames = np.load(out / "001_bar 0.npy")
     assert (frames.shape, frames.dtype) == ((9, 24, 24, 1), np.float32)
     assert 0 <= frames.min() < frames.max() <= 1

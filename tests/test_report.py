@@ -27,9 +27,13 @@ def run(tmp_path) -> report.Run:
     weights = tmp_path / "best.pdparams"
     weights.write_bytes(b"weights")
     return report.Run(
-        f"tsn on {EVIL}", f"infer.py {EVIL}", f"MODEL: {EVIL}", "tsn_r18", 1234, weights, "cpu",
-        3.0, 1.25, [f"{EVIL}: broken"],
+        f"tsn on {EVIL}", f"infer.py {EVIL}", f"MODEL: {EVIL}", [("tsn_r18", 1234, weights)],
+        "cpu", 3.0, 1.25, [f"{EVIL}: broken"],
     )  # fmt: skip
+
+
+def weights_of(run: report.Run) -> Path:
+    return run.networks[0][2]
 
 
 def evaluation_of(num_classes: int, num_clips: int, seed: int = 0) -> Evaluation:
@@ -41,7 +45,7 @@ def evaluation_of(num_classes: int, num_clips: int, seed: int = 0) -> Evaluation
 
 
 def page_of(run, evaluation, classes, cards=(), are_mistakes=True) -> str:
-    file = run.weights.parent / "report.html"
+    file = weights_of(run).parent / "report.html"
     report.write_evaluation(file, run, evaluation, classes, cards, are_mistakes)
     return file.read_text(encoding="utf-8")
 
@@ -83,8 +87,9 @@ def test_names_cannot_bring_anything_into_a_page(run):
     page = page_of(run, evaluation_of(2, 8), [EVIL, "</svg>"], [card, bad])
     assert "alert('x')" not in page
     assert "</svg>" not in page.replace("</svg>\n</div>", "", 1)
-    report.write_predictions(run.weights, run, [card, bad], 2)
-    assert "alert('x')" not in run.weights.read_text(encoding="utf-8")
+    file = weights_of(run).with_name("predictions.html")
+    report.write_predictions(file, run, [card, bad], 2, EVIL)
+    assert "alert('x')" not in file.read_text(encoding="utf-8")
 
 
 def test_a_page_loads_nothing_and_runs_one_script(run):
@@ -181,7 +186,7 @@ def test_a_report_of_frames_has_every_step(run):
     truth, wrong = rng.random((2, 3, 1, 4, 16, 16), dtype=np.float32)
     sums = compare_frames(wrong, truth)
     evaluation = FrameEvaluation(sums, 0.5, 0, {"last frame": sums})
-    file = run.weights.parent / "frames.html"
+    file = weights_of(run).parent / "frames.html"
     report.write_frames(file, run, evaluation, np.zeros((20, 30, 3), np.uint8), 3)
     page = file.read_text(encoding="utf-8")
     means = sums.summary()
@@ -203,8 +208,8 @@ def test_a_figure_in_a_page_has_the_colour_of_the_page_and_escaped_names():
 
 def test_only_the_first_predictions_are_in_a_page_and_all_are_counted(run):
     cards = [report.Card(f"{i}.avi", best=[("ab"[i % 2], 0.5)]) for i in range(3)]
-    file = run.weights.parent / "predictions.html"
-    report.write_predictions(file, run, cards, 7)
+    file = weights_of(run).parent / "predictions.html"
+    report.write_predictions(file, run, cards, 7, "--output has them all")
     page = file.read_text(encoding="utf-8")
     assert values(page) == {"num_inputs": 7, "num_bad": 1}
     assert "The first 3 of 7; --output has them all." in page
@@ -213,6 +218,6 @@ def test_only_the_first_predictions_are_in_a_page_and_all_are_counted(run):
 
 def test_names_that_are_not_utf8_are_written_too(run):
     name = Path(b"x\xc5\xdc.avi".decode("utf-8", "surrogateescape"))
-    file = run.weights.parent / "predictions.html"
-    report.write_predictions(file, run, [report.Card(str(name), best=[("a", 1.0)])], 1)
+    file = weights_of(run).parent / "predictions.html"
+    report.write_predictions(file, run, [report.Card(str(name), best=[("a", 1.0)])], 1, "")
     assert r"x\udcc5\udcdc.avi" in file.read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from paddlevid import __version__, runtime
 from paddlevid.config import Config, ConfigError, load_config
 from paddlevid.export.description import describe_input, example, num_frames
 from paddlevid.files import whole_folder
-from paddlevid.flags import Parser, at_least, config_of, describe
+from paddlevid.flags import Parser, add_config, at_least, config_of, describe
 
 TOLERANCE = 1e-4  # of the largest number that the network says
 METADATA = "metadata.json"
@@ -32,14 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--weights", required=True, type=Path, metavar="F", help="as of infer.py")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the new folder")
-    parser.add_argument(
-        "--config", type=Path,
-        help="as in training (default: what a .safetensors carries, or config.yaml beside)",
-    )  # fmt: skip
-    parser.add_argument(
-        "-o", dest="overrides", metavar="SECTION.key=value", action="append", default=[],
-        help="set one value of the config; may be repeated",
-    )  # fmt: skip
+    add_config(parser)
     parser.add_argument(
         "--video", nargs="+", type=Path, default=[], metavar="FILE",
         help="compare on these clips too (.npy features where the network takes them)",

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from paddlevid.fusion import fuse_evaluations, match_clips
 from paddlevid.inference.networks import Network, read_clips
 from paddlevid.inference.output import as_csv, readable
 from paddlevid.metrics import Evaluation
-from paddlevid.predictor import Predictor, check_scores, softmax
+from paddlevid.predictor import check_scores, softmax
 
 
 def evaluate(args: argparse.Namespace, network: Network, classes: list[str]) -> int:
@@ -39,7 +40,7 @@ def evaluate(args: argparse.Namespace, network: Network, classes: list[str]) -> 
         write_figures(folder, ending, evaluation, summary, classes)
         cards, are_mistakes = worst_cards(args, config, evaluation, loader, classes)
     page = args.report or folder / f"report{ending}.html"
-    run = describe_run(args, config, predictor, seconds, bad)
+    run = describe_run(args, [network], seconds, bad)
     report.write_evaluation(page, run, evaluation, classes, cards, are_mistakes)
     say_figures(folder, args.split, ending, summary, bad)
     print(f"report: {readable(page)}")
@@ -90,10 +91,7 @@ def evaluate_fused(args: argparse.Namespace, networks: list[Network], classes: l
         first = networks[0]
         cards, are_mistakes = worst_cards(args, first.config, evaluation, loader_of_first, classes)
     page = args.report or folder / f"report{ending}.html"
-    run = describe_run(args, first.config, first.predictor, seconds, bad)
-    title = f"{run.title}, fused with " + ", ".join(str(n.weights) for n in networks[1:])
-    network_seconds = min(sum(network.predictor.seconds for network in networks), seconds)
-    run = replace(run, title=title, network_seconds=network_seconds)
+    run = describe_run(args, networks, seconds, bad)
     report.write_evaluation(page, run, evaluation, classes, cards, are_mistakes)
     for network, part in zip(networks, parts, strict=True):
         print(f"{network.weights} ({network.config.model.modality}): {part.in_words()}")
@@ -143,29 +141,29 @@ def say_figures(folder: Path, what: str, ending: str, summary: dict, bad: Sequen
 
 def describe_run(
     args: argparse.Namespace,
-    config: Config,
-    predictor: Predictor,
+    networks: Sequence[Network],
     seconds: float,
     problems: Sequence[str],
 ) -> report.Run:
-    """What a report says of it."""
+    """What a report says of it; the config is that of the first network."""
+    config, *others = [network.config for network in networks]
     name = config.model.create_name
     if args.split:
         filelist = (config.test if args.split == "train" else getattr(config, args.split)).filelist
         title = f"{name} on the {args.split} list" + (f" {filelist}" if filelist else "")
     else:
         title = f"{name}: predictions"
+    if others:
+        title += ", fused with " + ", ".join(str(network.weights) for network in networks[1:])
     text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
     return report.Run(
         title=title,
         command=args.command,
         config=text,
-        network=name,
-        num_parameters=sum(int(np.prod(p.shape)) for p in predictor.network.parameters()),
-        weights=args.weights,
-        device=predictor.device,
+        networks=[(n.config.model.create_name, n.num_parameters, n.weights) for n in networks],
+        device=networks[0].predictor.device,
         seconds=seconds,
-        network_seconds=min(predictor.seconds, seconds),
+        network_seconds=min(sum(network.predictor.seconds for network in networks), seconds),
         problems=problems,
     )
 
@@ -188,7 +186,7 @@ def worst_cards(
         best = np.argsort(-scores, kind="stable")[: args.top_k]
         cards.append(
             report.Card(
-                str(loader.dataset.samples[index].path),
+                os.path.normpath(loader.dataset.samples[index].path),
                 classes[label],
                 [(classes[i], float(scores[i])) for i in best],
                 strips.get(index, report.Strip()),

@@ -10,21 +10,22 @@ import numpy as np
 from tqdm import tqdm
 
 from paddlevid import build, distributed, plots, report, trainer
-from paddlevid.config import Config, ConfigError
+from paddlevid.config import ConfigError
 from paddlevid.data.encode import write_mp4
 from paddlevid.files import write_whole
 from paddlevid.inference.evaluate import describe_run
+from paddlevid.inference.networks import Network
 from paddlevid.inference.output import as_csv, file_stem, readable
-from paddlevid.predictor import Predictor, find_clips
+from paddlevid.predictor import find_clips
 
 
 def predict_frames(
     args: argparse.Namespace,
-    config: Config,
-    predictor: Predictor,
+    network: Network,
 ) -> int:
     """The frames behind the end of videos, or the errors on a list: -> exit code."""
-    others = ("save_video", "explain", "num_clips", "crops")
+    config, predictor = network.config, network.predictor
+    others = ("save_video", "explain", "num_clips", "crops", "segments")
     for flag in ("stream", "curve", "trunk", "output", *others):
         if getattr(args, flag):
             name = flag.replace("_", "-")
@@ -36,10 +37,10 @@ def predict_frames(
         raise ConfigError(f"--save_dir {folder} is a file: it needs a folder")
     folder.mkdir(parents=True, exist_ok=True)
     if args.split:
-        return evaluate_frames(args, config, predictor, folder)
+        return evaluate_frames(args, network, folder)
     samples, unusable = find_clips(args.inputs)
     problems = [prediction.problem for prediction in unusable]
-    cards: list[report.Card] = []
+    cards: list[tuple[int, report.Card]] = []  # with the number of the sample
     started = time.perf_counter()
     steps = config.model.num_future
     with build.build_past_loader(config, samples) as loader:
@@ -51,23 +52,28 @@ def predict_frames(
             np.save(f"{stem}.npy", frames.transpose(1, 2, 3, 0))
             image = plots.prediction_strip(past[0], None, frames)
             plots.save_image(image, Path(f"{stem}.png"))
-            if args.report and len(cards) < report.MOST_STRIPS:
+            if args.report and index < report.MOST_STRIPS:
                 strip = report.Strip(
                     report.data_uri(plots.shrink(image, report.STRIP_HEIGHT)),
                     f"{past.shape[2]} frames of the past and {steps} predicted ones",
                 )
                 note = f"written to {stem}.npy, .png and .mp4"
-                cards.append(report.Card(str(path), strip=strip, note=note))
+                cards.append((index, report.Card(str(path), strip=strip, note=note)))
             write_mp4(Path(f"{stem}.mp4"), plots.prediction_film(past[0], None, frames))
             tqdm.write(f"{readable(path)}: {steps} frames in {readable(stem)}.npy, .png and .mp4")
+        bad = loader.bad.items()
+        cards += [(i, report.Card(str(samples[i].path), problem=reason)) for i, reason in bad]
         problems += distributed.gather_all(list(loader.bad.values()))
     cards = distributed.gather_all(cards)
     if distributed.rank() != 0:
         return 0
     if args.report:
-        run = describe_run(args, config, predictor, time.perf_counter() - started, problems)
-        num_inputs = len(samples) + len(unusable)
-        report.write_predictions(args.report, run, cards, num_inputs)
+        run = describe_run(args, [network], time.perf_counter() - started, problems)
+        shown = [report.Card(str(one.path), problem=one.problem) for one in unusable]
+        shown += [card for _, card in sorted(cards, key=lambda pair: pair[0])]
+        num_inputs, elsewhere = len(samples) + len(unusable), f"{folder} has the frames of all"
+        shown = shown[: report.MOST_STRIPS]
+        report.write_predictions(args.report, run, shown, num_inputs, elsewhere)
         print(f"report: {readable(args.report)}", file=sys.stderr)
     for problem in problems:
         print(f"cannot be read: {readable(problem)}", file=sys.stderr)
@@ -79,11 +85,11 @@ def predict_frames(
 
 def evaluate_frames(
     args: argparse.Namespace,
-    config: Config,
-    predictor: Predictor,
+    network: Network,
     folder: Path,
 ) -> int:
     """Errors of a list's predicted frames, for each step and beside what is simple to beat."""
+    config, predictor = network.config, network.predictor
     task = build.build_task(config, [])
     task.with_baselines = True
     with build.build_test_loader(config, args.split) as loader:
@@ -111,7 +117,7 @@ def evaluate_frames(
     strips = task.draw_strips(predictor, first)
     plots.save_image(strips, folder / f"predictions{ending}.png")
     page = args.report or folder / f"report{ending}.html"
-    run = describe_run(args, config, predictor, seconds, bad)
+    run = describe_run(args, [network], seconds, bad)
     report.write_frames(page, run, evaluation, strips, config.model.seg_num)
 
     print(f"{'':14}  MSE a frame  MSE a pixel  MAE a frame  PSNR, dB    SSIM")

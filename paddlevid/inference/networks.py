@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from paddlevid import build, runtime
 from paddlevid.config import Config, ConfigError
 from paddlevid.data.dataset import Sample
@@ -22,6 +24,11 @@ class Network:
     predictor: Predictor
     share: float  # in the average
     clips: Path | None = None  # a list or folder instead of its config's list, or of INPUT
+
+    @property
+    def num_parameters(self) -> int:
+        """Of all its layers."""
+        return sum(int(np.prod(p.shape)) for p in self.predictor.network.parameters())
 
 
 def open_networks(

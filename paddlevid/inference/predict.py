@@ -16,6 +16,7 @@ from paddlevid.config import Config, ConfigError, ReaderConfig
 from paddlevid.data.limits import DecodeError
 from paddlevid.data.loader import Loader
 from paddlevid.explain import Explainer
+from paddlevid.flags import is_disk_full
 from paddlevid.fusion import fuse_predictions, match_clips
 from paddlevid.inference.evaluate import describe_run
 from paddlevid.inference.networks import Network, add_trunk, read_clips
@@ -117,8 +118,9 @@ def predict_clips(args: argparse.Namespace, networks: list[Network], classes: li
             seconds = time.perf_counter() - started
             cards = prediction_cards(config, loader, rows, len(unusable))
     if args.report:
-        run = describe_run(args, config, predictor, seconds, problems)
-        report.write_predictions(args.report, run, cards, num_good + num_bad)
+        run = describe_run(args, networks, seconds, problems)
+        elsewhere = "--output has them all"
+        report.write_predictions(args.report, run, cards, num_good + num_bad, elsewhere)
         print(f"report: {readable(args.report)}", file=sys.stderr)
     if args.output:
         print(f"{num_good + num_bad} predictions in {args.output}", file=sys.stderr)
@@ -176,7 +178,9 @@ def save_video(
     target = folder / f"{number:03d}_{file_stem(result.path)}.mp4"
     try:
         note = annotate_clip(result.path, target, classes, result.probabilities, k)
-    except DecodeError as error:
+    except (DecodeError, OSError) as error:  # of the clip, or of the encoder, such as for its size
+        if is_disk_full(error):
+            raise
         tqdm.write(f"no video is written: {readable(error)}", file=sys.stderr)
         return False
     if note:

@@ -27,7 +27,6 @@ from paddlevid.predictor import check_scores, softmax
 def evaluate(args: argparse.Namespace, network: Network, classes: list[str]) -> int:
     """Score a list and write the figures beside the weights: -> exit code."""
     config, predictor = network.config, network.predictor
-    folder, ending = args.weights.parent, "" if args.split == "test" else f"_{args.split}"
     with build.build_test_loader(config, args.split) as loader:
         started = time.perf_counter()
         evaluation = trainer.evaluate(predictor, loader, build.build_task(config, classes))
@@ -36,21 +35,12 @@ def evaluate(args: argparse.Namespace, network: Network, classes: list[str]) -> 
         bad = distributed.gather_all(list(loader.bad.values()))
         if distributed.rank() != 0:
             return 0
-        summary = evaluation.summary()
-        write_figures(folder, ending, evaluation, summary, classes)
-        cards, are_mistakes = worst_cards(args, config, evaluation, loader, classes)
-    page = args.report or folder / f"report{ending}.html"
-    run = describe_run(args, [network], seconds, bad)
-    report.write_evaluation(page, run, evaluation, classes, cards, are_mistakes)
-    say_figures(folder, args.split, ending, summary, bad)
-    print(f"report: {readable(page)}")
+        tell(args, [network], evaluation, evaluation.summary(), loader, classes, seconds, bad)
     return 1 if bad else 0
 
 
 def evaluate_fused(args: argparse.Namespace, networks: list[Network], classes: list[str]) -> int:
     """Score a list with several networks, and write the figures of their average: -> exit code."""
-    folder = args.weights.parent
-    ending = "_fused" if args.split == "test" else f"_{args.split}_fused"
     parts, bad, samples_of_first = [], [], None
     with contextlib.ExitStack() as opened:
         started = time.perf_counter()
@@ -87,17 +77,33 @@ def evaluate_fused(args: argparse.Namespace, networks: list[Network], classes: l
             for network, part in zip(networks, parts, strict=True)
         ]  # fmt: skip
         summary = {**evaluation.summary(), "networks": streams}
-        write_figures(folder, ending, evaluation, summary, classes)
-        first = networks[0]
-        cards, are_mistakes = worst_cards(args, first.config, evaluation, loader_of_first, classes)
+        tell(args, networks, evaluation, summary, loader_of_first, classes, seconds, bad)
+    for network, part in zip(networks, parts, strict=True):
+        print(f"{network.weights} ({network.config.model.modality}): {part.in_words()}")
+    return 1 if bad else 0
+
+
+def tell(
+    args: argparse.Namespace,
+    networks: Sequence[Network],
+    evaluation: Evaluation,
+    summary: dict,
+    loader: Loader,
+    classes: list[str],
+    seconds: float,
+    bad: Sequence[str],
+) -> None:
+    """Write the figures and the page of an evaluation, and print where they are."""
+    is_fused = len(networks) > 1
+    folder, what = args.weights.parent, f"{args.split}, fused" if is_fused else args.split
+    ending = ("" if args.split == "test" else f"_{args.split}") + "_fused" * is_fused
+    write_figures(folder, ending, evaluation, summary, classes)
+    cards, are_mistakes = worst_cards(args, networks[0].config, evaluation, loader, classes)
     page = args.report or folder / f"report{ending}.html"
     run = describe_run(args, networks, seconds, bad)
     report.write_evaluation(page, run, evaluation, classes, cards, are_mistakes)
-    for network, part in zip(networks, parts, strict=True):
-        print(f"{network.weights} ({network.config.model.modality}): {part.in_words()}")
-    say_figures(folder, f"{args.split}, fused", ending, summary, bad)
+    say_figures(folder, what, ending, summary, bad)
     print(f"report: {readable(page)}")
-    return 1 if bad else 0
 
 
 def write_figures(

@@ -423,7 +423,7 @@ def imagenet(monkeypatch, tmp_path):
         calls.append(url)
         return str(tmp_path / "resnet18.pdparams")
 
-    monkeypatch.setattr(build, "download", fake_download)
+    monkeypatch.setattr(build.network, "download", fake_download)
     return source, calls
 
 

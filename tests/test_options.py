@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -246,7 +247,8 @@ def look(what, noise, folder, overrides, capsys, monkeypatch):
     if what == "device":
         return build.choose_device(config)
     if what == "download":
-        monkeypatch.setattr(build, "download", lambda *_: (_ for _ in ()).throw(OSError("asked")))
+        failing = mock.Mock(side_effect=OSError("asked"))
+        monkeypatch.setattr(build.network, "download", failing)
     code = run_train(noise, folder, overrides)
     output = capsys.readouterr()
     if what in ("error", "download"):

@@ -195,7 +195,7 @@ def test_a_download_that_fails_says_what_else_there_is(config, tmp_path, monkeyp
     def fail(**_):
         raise RuntimeError("cannot reach it")
 
-    monkeypatch.setattr(build.paddle.vision.datasets, "MNIST", fail)
+    monkeypatch.setattr(build.clips.paddle.vision.datasets, "MNIST", fail)
     words = ["--config", str(config), "--save_dir", str(tmp_path / "run")]
     words += ["-o", "MODEL.moving_mnist.digits=download"]
     assert train.main(words) == 1

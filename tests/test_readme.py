@@ -94,7 +94,7 @@ def test_every_command_runs(sandbox, monkeypatch, capsys):
     monkeypatch.chdir(sandbox)
     resnet18 = paddle.vision.models.resnet18()
     paddle.save(resnet18.state_dict(), "resnet18.pdparams")
-    monkeypatch.setattr(build, "download", lambda url, md5: "resnet18.pdparams")
+    monkeypatch.setattr(build.network, "download", lambda url, md5: "resnet18.pdparams")
     shutil.copy(
         "resnet18.pdparams", "resnet18-f37072fd.pth"
     )  # what it is, is seen from its content

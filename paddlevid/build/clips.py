@@ -1,11 +1,7 @@
-"""Building: a config -> loaders, network, loss, optimiser; nothing below it reads the config."""
+"""Clips: a config -> samplers, transforms, data sets and loaders."""
 
 import difflib
-import functools
-import json
-import re
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +9,13 @@ from pathlib import Path
 import numpy as np
 import paddle
 from numpy.typing import NDArray
-from paddle import nn
 from tqdm import tqdm
 
 from paddlevid import distributed
 from paddlevid.config import Config, ConfigError, ReaderConfig, TrainConfig
-from paddlevid.convert.conversion import convert
 from paddlevid.data.augment import AutoAugment
 from paddlevid.data.dataset import (
     HMDB51Dataset,
-    Item,
     ListError,
     Sample,
     VideoDataset,
@@ -30,10 +23,9 @@ from paddlevid.data.dataset import (
     read_list,
 )
 from paddlevid.data.decode import DecodeError, VideoDecoder, is_pickled
-from paddlevid.data.features import CachedFeatures, FeatureDataset, Manifest, read_manifest
+from paddlevid.data.features import FeatureDataset, Manifest, read_manifest
 from paddlevid.data.flow import Flow, FlowDecoder, check_method, read_note
 from paddlevid.data.loader import Dataset, Loader
-from paddlevid.data.mix import Mix
 from paddlevid.data.moving_mnist import (
     FixedSequences,
     MovingMNIST,
@@ -70,15 +62,7 @@ from paddlevid.data.transform import (
     ToUnit,
     UniformCrop,
 )
-from paddlevid.files import read_metadata, sha256_of
 from paddlevid.frame_metrics import SMALLEST
-from paddlevid.losses import CrossEntropy, FrameError
-from paddlevid.models import ECO, MoViNet, MoViNetStream, create_model
-from paddlevid.optim import Schedule, create_optimizer, group_parameters
-from paddlevid.predictor import Predictor
-from paddlevid.stream import ECOStream, StateStream, Stepper, Stream, WindowStream
-from paddlevid.tasks import Classification, FramePrediction, Task
-from paddlevid.weights import WeightsError, download, load_weights, read_weights
 
 _BATCH_VALUES = 1 << 24  # pixels of all views of a batch; more fill the memory
 _CROPS = {1: CenterCrop, 3: UniformCrop, 10: TenCrops}
@@ -396,7 +380,7 @@ def build_frames_transform(
     return Compose(steps, ToUnit(model.grey), crops)
 
 
-def _loader(dataset: Dataset, batch_size: int, **options: object) -> Loader:
+def create_loader(dataset: Dataset, batch_size: int, **options: object) -> Loader:
     """A loader of this rank's clips."""
     rank, num_ranks = distributed.rank(), distributed.num_ranks()
     return Loader(dataset, batch_size, rank=rank, num_ranks=num_ranks, **options)
@@ -410,7 +394,7 @@ def build_past_loader(config: Config, samples: Sequence[Sample]) -> Loader:
         SequenceSampler(model.seg_num, model.interval, at_end=True),
         build_frames_transform(config, config.infer),
     )
-    return _loader(
+    return create_loader(
         dataset,
         1,
         num_workers=config.infer.num_reader_threads,
@@ -429,7 +413,7 @@ def build_train_loader(config: Config, classes: Sequence[str]) -> Loader:
         counts = np.bincount(labels[labels >= 0], minlength=config.model.num_classes)
         # A clip without a label is drawn now and then, to be counted, but not as often as a class.
         weights = np.where(labels < 0, 1 / len(labels), 1 / np.maximum(counts, 1)[labels])
-    return _loader(
+    return create_loader(
         dataset,
         train.batch_size,
         shuffle=True,
@@ -503,7 +487,7 @@ def build_test_loader(config: Config, split: str) -> Loader:
     """
     reader = config.test if split == "train" else getattr(config, split)
     if config.model.task == "predict":
-        return _loader(
+        return create_loader(
             _frames_dataset(config, split, reader),
             reader.batch_size,
             num_workers=reader.num_reader_threads,
@@ -547,339 +531,10 @@ def build_reader(
             num_classes=num_classes,
             num_clips=reader.num_clips,
         )
-    return _loader(
+    return create_loader(
         dataset,
         batch_size,
         num_workers=reader.num_reader_threads,
         max_bad_samples=config.train.max_bad_samples if labelled else 1.0,
         timeout=config.train.read_timeout,
     )
-
-
-def build_streams(
-    config: Config, predictor: Predictor, number: int, hop: int, memory: int = 0
-) -> list[Stream]:
-    """So many streams for a network, as its kind has them.
-
-    The scores come every `hop` frames; `memory` is for a MoViNetStream, see StateStream.
-    """
-    if config.model.is_flow:
-        raise ConfigError("--stream gives frames, but MODEL.modality is 'flow'")
-    transform = build_test_transform(config, config.infer)
-    num_frames = (config.infer.seg_num or config.model.seg_num) * config.model.seglen
-    if isinstance(predictor.network, MoViNetStream):
-        stepper = Stepper(predictor)
-        return [StateStream(stepper, transform, memory) for _ in range(number)]
-    if isinstance(predictor.network, ECO):
-        return [ECOStream(predictor, num_frames, transform) for _ in range(number)]
-    return [WindowStream(predictor, num_frames, transform, hop) for _ in range(number)]
-
-
-def build_model(
-    config: Config, pretrain: Path | None = None, *, fresh: bool = False
-) -> tuple[nn.Layer, list[str]]:
-    """The network, and lines for the user about the weights it starts from.
-
-    Fresh weights depend on TRAIN.seed. `pretrain` is a file of weights: of this network, whose
-    classifier is left out where it has another number of classes, or of its ImageNet trunk.
-    `fresh`: load nothing, as all weights are set afterwards.
-    """
-    paddle.seed(config.train.seed)
-    model_config = config.model
-    shape: dict = {"num_classes": model_config.num_classes}
-    if model_config.task == "predict":
-        grey = model_config.grey or model_config.format == "moving_mnist"
-        shape = {"channels": 1 if grey else 3, "num_future": model_config.num_future}
-    channels = 2 * model_config.seglen if model_config.is_flow else 3
-    if model_config.is_flow:
-        shape["in_channels"] = channels
-    arguments = dict(model_config.arguments)
-    if arguments.pop("in_channels", channels) != channels:
-        what = "fields of flow" if model_config.is_flow else "RGB frames"
-        raise ConfigError(
-            f"MODEL.arguments in_channels: the reader gives {what}, so it needs {channels}"
-        )
-    model = create_model(model_config.create_name, **shape, **arguments)
-    if config.train.frame_labels and not hasattr(model, "frame_logits"):
-        raise ConfigError(
-            f"TRAIN.frame_labels: {model_config.create_name} says nothing of single frames; lrcn "
-            "and cnn_lstm do"
-        )
-    if fresh:
-        return model, []
-    if model_config.pretrained and not pretrain:
-        if not hasattr(model, "imagenet_weights"):
-            raise ConfigError(
-                f"MODEL.pretrained = {model_config.pretrained!r}: Paddle publishes no weights for "
-                f"{model_config.create_name}; give a file of weights as --pretrain FILE"
-            )
-        pretrain = Path(download(*model.imagenet_weights))
-    if not pretrain:
-        return model, []
-    conversion = convert(model, read_weights(pretrain))
-    load_weights(model, conversion.weights, pretrain)
-    notes = [f"starts from {pretrain}: {line}" for line in conversion.summary()[:1]]
-    notes += conversion.summary()[1:]
-    theirs = conversion.project.normalization
-    ours = (model_config.image_mean, model_config.image_std)
-    is_flow = model_config.is_flow  # other means than those of the weights are as it should be
-    if theirs and not is_flow and not np.allclose(theirs, ours, rtol=0, atol=1e-3):
-        (mean, std), (our_mean, our_std) = np.round(theirs, 4).tolist(), np.round(ours, 4).tolist()
-        notes.append(
-            f"warning: these weights are published for image_mean = {mean} and image_std = {std}; "
-            f"the config has {our_mean} and {our_std}"
-        )
-    return model, notes
-
-
-def sync_batch_norms(config: Config, model: nn.Layer) -> nn.Layer:
-    """The network with batch norms over the clips of all processes, where TRAIN.sync_bn says so.
-
-    Raises ConfigError on a CPU, for which Paddle has none.
-    """
-    if not config.train.sync_bn:
-        return model
-    if paddle.device.get_device() == "cpu":
-        raise ConfigError("TRAIN.sync_bn needs GPUs: Paddle has no such batch norm for a CPU")
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-
-
-def describe_steps(config: Config) -> str:
-    """How many clips a step of several processes is of, for the user."""
-    train, num_ranks = config.train, distributed.num_ranks()
-    clips = train.batch_size * train.accumulate * num_ranks
-    return (
-        f"{num_ranks} processes: a step is of {clips} clips, batch_size {train.batch_size} x "
-        f"accumulate {train.accumulate} x {num_ranks}; learning_rate = {train.learning_rate:g} is "
-        "taken as it is (the usual rule: in proportion to the clips of a step)"
-    )
-
-
-def load_all_weights(model: nn.Layer, file: Path) -> None:
-    """Set a network's weights from a file of any project, all of them."""
-    load_weights(model, convert(model, read_weights(file), whole=True).weights, file)
-
-
-def identify(config: Config, file: Path) -> str:
-    """What a network and its weights are, for a Predictor; WeightsError without the file."""
-    try:
-        digest = sha256_of(file)
-    except OSError as error:
-        raise WeightsError(f"cannot read the weights {file}: {error.strerror}") from error
-    return f"{digest} {json.dumps(config.to_dict()['MODEL'], sort_keys=True)}"
-
-
-def build_predictor(
-    config: Config, file: Path, engine: str = "auto", *, half: bool = False, tensorrt: bool = False
-) -> Predictor:
-    """The network for predictions, with all weights from a file; see Predictor."""
-    with paddle.LazyGuard():  # a program that was kept needs no weights
-        model, _ = build_model(config, fresh=True)
-    load = functools.partial(load_all_weights, model, file)
-    identity = identify(config, file)
-    return Predictor(model, engine, identity, load, half=half, tensorrt=tensorrt)
-
-
-def build_loss(config: Config, dataset: VideoDataset | None = None) -> nn.Layer:
-    """Cross-entropy of logits (N, K) and labels (N,).
-
-    With the training clips and TRAIN.balance = "loss", a class counts the more the rarer it is; the
-    mean weight of a clip is 1.
-    """
-    train = config.train
-    if dataset is None or train.balance != "loss":
-        return CrossEntropy(label_smoothing=train.label_smoothing)
-    labels = read_labels(dataset)
-    counts = np.bincount(labels[labels >= 0], minlength=config.model.num_classes)
-    weights = counts.sum() / np.maximum(counts, 1) / max(np.count_nonzero(counts), 1)
-    return CrossEntropy(weights.tolist(), train.label_smoothing)
-
-
-def build_task(config: Config, classes: Sequence[str], dataset: VideoDataset | None = None) -> Task:
-    """What the network is to learn; `dataset`: the training clips, as for `build_loss`."""
-    train, model = config.train, config.model
-    if model.task == "predict":
-        return FramePrediction(
-            FrameError(train.loss),
-            model.seg_num,
-            scheduled_sampling=train.scheduled_sampling,
-        )
-    return Classification(
-        build_loss(config, dataset),
-        classes,
-        mix=Mix(train.mixup, train.cutmix),
-        frame_labels=train.frame_labels,
-        image_mean=model.image_mean,
-        image_std=model.image_std,
-    )
-
-
-def freeze_trunk(config: Config, model: nn.Layer) -> list[nn.Layer]:
-    """With TRAIN.freeze_trunk, stop training all but the classifier: -> what stays as it is.
-
-    The trainer keeps these layers in evaluation mode, so that batch norms do not move either.
-    """
-    if not config.train.freeze_trunk:
-        return []
-    if not hasattr(model, "classifier"):
-        raise ConfigError(f"TRAIN.freeze_trunk: {config.model.create_name} has no classifier")
-    for name, parameter in model.named_parameters():
-        if not name.startswith(f"{model.classifier}."):
-            parameter.stop_gradient = True
-    return [
-        layer
-        for name, layer in model.named_children()
-        if name != model.classifier and layer.parameters()  # a dropout goes on
-    ]
-
-
-def cache_features(config: Config, model: nn.Layer, loader: Loader) -> Loader:
-    """A loader of what a frozen trunk gives for the clips of a loader, which is computed here.
-
-    Raises ConfigError where the trunk is trained along, the clips differ from epoch to epoch, or
-    the network's classifier cannot be had alone.
-    """
-    train = config.train
-    if not (isinstance(model, MoViNet) and train.freeze_trunk):
-        raise ConfigError(
-            "TRAIN.cache_features needs TRAIN.freeze_trunk = True and a movinet, not "
-            f"{config.model.create_name} with freeze_trunk = {train.freeze_trunk}"
-        )
-    if train.augment or train.mixup or train.cutmix:
-        raise ConfigError(
-            "TRAIN.cache_features needs clips that stay the same: TRAIN.augment = False, and mixup "
-            "and cutmix 0"
-        )
-    model.eval()
-    items = {}
-    with (
-        Loader(
-            loader.dataset,
-            loader.batch_size,
-            num_workers=loader.num_workers,
-            max_bad_samples=loader.max_bad_samples,
-            timeout=loader.timeout,
-        ) as reading,
-        paddle.no_grad(),
-    ):
-        for batch in tqdm(reading.batches(), "features", len(reading), leave=False, disable=None):
-            features = model.features(paddle.to_tensor(batch.clips)).numpy()
-            parts = np.split(features, len(batch.labels))
-            for index, part, label in zip(batch.indices, parts, batch.labels, strict=True):
-                items[int(index)] = Item(int(index), part, int(label))
-        items |= {index: Item(index, problem=why) for index, why in reading.bad.items()}
-    return _loader(
-        CachedFeatures(loader.dataset, items),
-        loader.batch_size,
-        shuffle=loader.shuffle,
-        weights=loader.weights,
-        seed=loader.seed,
-        max_bad_samples=loader.max_bad_samples,
-    )
-
-
-def build_schedule(config: Config) -> Schedule:
-    """The learning rate over the run."""
-    train = config.train
-    return Schedule(
-        rate=train.learning_rate,
-        epochs=train.epoch,
-        policy=train.lr_policy,
-        milestones=train.lr_steps,
-        decay=train.learning_rate_decay,
-        per_step=train.lr_per == "step",
-        warmup=train.warmup_epochs,
-    )
-
-
-def build_optimizer(config: Config, model: nn.Layer) -> paddle.optimizer.Optimizer:
-    """The optimiser of the parameters that are trained."""
-    train = config.train
-    groups = group_parameters(
-        model,
-        weight_decay=train.l2_weight_decay,
-        no_decay=train.no_decay,
-        bias_lr=train.bias_lr,
-        trunk_lr=train.trunk_lr,
-        layer_decay=1.0 if train.freeze_trunk else train.layer_decay,
-    )
-    return create_optimizer(
-        train.optimizer,
-        groups,
-        momentum=train.momentum,
-        beta2=train.beta2,
-        nesterov=train.nesterov,
-        epsilon=train.epsilon,
-    )
-
-
-def read_classes(config: Config, weights: Path | None = None) -> list[str]:
-    """The class names that the weights carry, or a classes.txt beside them or a list; else numbers.
-
-    Raises ListError when the file has another number of lines than there are classes.
-    """
-    if config.model.task == "predict":
-        return []
-    if weights and weights.suffix == ".safetensors":
-        try:
-            classes = json.loads(read_metadata(weights).get("classes", "[]"))
-        except (ValueError, RecursionError) as error:
-            raise ListError(f"{weights}: its class names are damaged: {error}") from error
-        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise ListError(f"{weights}: its class names are no list of texts")
-        if len(classes) == config.model.num_classes:
-            return classes
-    lists = [getattr(config, name).filelist for name in ("train", "valid", "test", "infer")]
-    folders = [Path(weights).parent] if weights else []
-    folders += [Path(list_file).parent for list_file in lists if list_file]
-    file = next((f / "classes.txt" for f in folders if (f / "classes.txt").exists()), None)
-    if file is None:
-        return [str(label) for label in range(config.model.num_classes)]
-    try:
-        classes = file.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ListError(f"{file} is not a text in UTF-8: it needs a class name a line") from error
-    classes = [name.strip() for name in classes if name.strip()]
-    if not classes:
-        raise ListError(f"{file} is empty: it needs a class name a line")
-    if twice := [name for name, count in Counter(classes).items() if count > 1]:
-        raise ListError(f"{file} names the class {twice[0]!r} twice: the line number is the label")
-    if len(classes) != config.model.num_classes:
-        raise ListError(
-            f"{file} names {len(classes)} classes, but MODEL.num_classes is "
-            f"{config.model.num_classes}: set -o MODEL.num_classes={len(classes)}, or use the "
-            "lists that belong together"
-        )
-    return classes
-
-
-def choose_device(config: Config, device: str | None = None) -> str:
-    """Select the device to compute on: -> a line for the user.
-
-    Args:
-        device: "cpu", "gpu" or "gpu:0"; None: a GPU where TRAIN.use_gpu is true and there is one.
-
-    Raises ConfigError where a GPU is asked for and there is none.
-    """
-    if device is not None and not re.fullmatch(r"cpu|gpu(:\d+)?", device):
-        raise ConfigError(f"--device {device}: needs cpu, gpu or gpu:NUMBER")
-    num_gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
-    chosen = device or ("gpu" if config.train.use_gpu and num_gpus else "cpu")
-    if chosen == "gpu" and distributed.num_ranks() > 1:
-        chosen = f"gpu:{paddle.distributed.ParallelEnv().device_id}"
-    number = int(chosen.partition(":")[2] or 0)
-    if chosen != "cpu" and number >= num_gpus:
-        raise ConfigError(
-            f"--device {device}: there is no such GPU ({num_gpus} found"
-            + ("" if paddle.is_compiled_with_cuda() else "; this Paddle is built for CPU, see "
-               "requirements-gpu.txt")
-            + "); use --device cpu"
-        )  # fmt: skip
-    why = "no GPU was found" if paddle.is_compiled_with_cuda() else "this is Paddle for CPU"
-    if config.train.amp and chosen == "cpu":
-        reason = "" if num_gpus else f", but {why}"
-        raise ConfigError(f"automatic mixed precision (--amp, TRAIN.amp) needs a GPU{reason}")
-    paddle.set_device(chosen)
-    if device is None and config.train.use_gpu and not num_gpus:
-        return f"use_gpu = True, but {why}: computing on the CPU"
-    return f"computing on {chosen}"

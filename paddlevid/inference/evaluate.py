@@ -156,7 +156,7 @@ def describe_run(
     name = config.model.create_name
     if args.split:
         filelist = (config.test if args.split == "train" else getattr(config, args.split)).filelist
-        title = f"{name} on the {args.split} list" + (f" {filelist}" if filelist else "")
+        title = f"{name} on the {args.split} list" + (f" {os.path.normpath(filelist)}" if filelist else "")
     else:
         title = f"{name}: predictions"
     if others:

@@ -38,7 +38,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--short-side", type=at_least(0), default=256, metavar="N",
-        help="resize the frames to N pixels before; 0: as they are",
+        help="resize the frames to N pixels before, small ones too; 0: as they are, which is "
+        "faster for videos smaller than that",
     )  # fmt: skip
     parser.add_argument("--quality", type=int, default=95, help="of the JPEG files, 0 to 100")
     parser.add_argument(

@@ -180,7 +180,10 @@ def test_a_source_without_videos_is_a_readable_error(tmp_path, capsys, exists):
         (tmp_path / "videos" / "a.avi").touch()  # in no class folder
     assert run(tmp_path / "videos", tmp_path / "jpg") == 1
     error = capsys.readouterr().err
-    assert f"avi2jpg.py: no videos in {tmp_path / 'videos'}: it needs class folders" in error
+    where = tmp_path / "videos"
+    no_videos = f"no videos in {where}: it needs class folders"
+    message = no_videos if exists else f"SOURCE {where}: there is no such folder"
+    assert f"avi2jpg.py: {message}" in error
     assert not (tmp_path / "jpg").exists()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import frames_of, write_video
 
-from data_tools import extract_flow
+from data_tools import avi2jpg, extract_flow
 
 
 @pytest.fixture
@@ -75,6 +75,15 @@ def test_options_that_make_no_sense_are_refused(tmp_path, capsys, monkeypatch, f
     assert message in capsys.readouterr().err
 
 
+def test_images_never_go_among_the_videos_nor_among_those_of_another_tool(source, tmp_path, capsys):
+    assert run(source, source / ".") == 1
+    assert "is SOURCE too: images belong in a folder of their own" in capsys.readouterr().err
+    assert not (source / "extract_flow.json").exists()
+    assert run(source, tmp_path / "flow") == 0
+    assert avi2jpg.main([str(source), str(tmp_path / "flow")]) == 1
+    assert "holds what extract_flow.json tells of: choose another" in capsys.readouterr().err
+
+
 def test_a_source_without_videos_is_a_readable_error(tmp_path, capsys):
     assert run(tmp_path / "nowhere", tmp_path / "flow") == 1
-    assert "extract_flow.py: no videos in" in capsys.readouterr().err
+    assert "nowhere: there is no such folder" in capsys.readouterr().err

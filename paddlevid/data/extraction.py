@@ -16,6 +16,7 @@ from paddlevid.data.decode import VIDEO_SUFFIXES, DecodeError, is_video, limit_t
 from paddlevid.files import write_whole
 from paddlevid.flags import describe, is_disk_full
 
+NOTES = ("avi2jpg.json", "extract_flow.json")  # in TARGET: which tool wrote it, and how
 Write = Callable[..., int]  # (video, folder, **options) -> how many images there are
 
 
@@ -24,6 +25,8 @@ def find_videos(source: Path) -> dict[Path, Path]:
 
     Raises ValueError where there is none.
     """
+    if not source.is_dir():
+        raise ValueError(f"SOURCE {source}: there is no such folder")
     videos = sorted(
         path
         for path in source.glob("*/*")
@@ -43,10 +46,14 @@ def find_videos(source: Path) -> dict[Path, Path]:
     }
 
 
-def claim(target: Path, note: Path, options: Mapping[str, object]) -> None:
-    """Note the options in TARGET; refuse images that were extracted with other ones."""
+def claim(source: Path, target: Path, note: Path, options: Mapping[str, object]) -> None:
+    """Note the options in TARGET; refuse SOURCE, and images that were extracted otherwise."""
+    if target.resolve() == source.resolve():
+        raise ValueError(f"TARGET {target} is SOURCE too: images belong in a folder of their own")
     if target.exists() and not target.is_dir():
         raise ValueError(f"TARGET {target} is a file: it needs a folder")
+    if others := [name for name in NOTES if name != note.name and (target / name).exists()]:
+        raise ValueError(f"{target} holds what {others[0]} tells of: choose another TARGET")
     if note.exists():
         try:
             found = json.loads(note.read_text())
@@ -106,7 +113,7 @@ def extract_all(
     """
     try:
         videos = find_videos(args.source)
-        claim(args.target, args.target / f"{name}.json", options)
+        claim(args.source, args.target, args.target / f"{name}.json", options)
     except (ValueError, OSError) as error:
         print(f"{name}.py: {describe(error, args.target)}", file=sys.stderr)
         return 1

@@ -16,9 +16,10 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from visualdl import LogWriter
 from visualdl.component.base_component import pr_curve_raw
+from visualdl.component.graph import translate_graph
 from visualdl.proto.record_pb2 import Record
 
-from paddlevid.files import whole_file
+from paddlevid.files import whole_file, write_whole
 from paddlevid.metrics import PRCurve
 
 _OF_TRAINING = ("learning_rate", "clips_per_second", "data_wait")
@@ -50,6 +51,8 @@ class Dashboard:
         self._writers: dict[str, LogWriter] = {}
         if folder is None:
             return
+        # VisualDL calls a graph after its folder alone, so it gets one with the run's name.
+        self._graph = folder / "vdl" / folder.resolve().name / "vdlgraph.run.log"
         at_end = _OF_TRAINING[1:]
         self._columns = ("step", "epoch", "split", *figures, *_OF_TRAINING)
         self._csv = folder / "metrics.csv"
@@ -124,7 +127,9 @@ class Dashboard:
         drawn.eval()
         with guard, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # they are about Paddle's own code
-            self._writers["train"].add_graph(drawn, [spec])
+            graph = translate_graph(drawn, [spec], verbose=False)
+        self._graph.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self._graph, graph)
 
     def log_histogram(self, step: int, name: str, values: NDArray[np.float32]) -> None:
         """Log how the finite values of an array of the network are distributed."""

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import re
 import signal
 import sys
 import threading
@@ -413,8 +414,9 @@ def _draw_network(dashboard: Dashboard, model: nn.Layer, batch: Batch) -> None:
     try:
         dashboard.log_network(model, batch.clips.shape[1:])
     except Exception as error:  # whatever Paddle throws at a network
-        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        tqdm.write(f"TRAIN.draw_network: this network cannot be drawn: {reason[0].strip()}")
+        told = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        reason = re.sub(r" *\(at /paddle/.*", "", told[0].strip())
+        tqdm.write(f"TRAIN.draw_network: Paddle cannot draw this network ({reason}); training it")
 
 
 def share_statistics(model: nn.Layer, average: WeightAverage | None) -> None:

@@ -258,7 +258,7 @@ def look(what, noise, folder, overrides, capsys, monkeypatch):
         return sorted(path.name for path in folder.glob("pictures/*"))
     if what == "dashboard":
         log = folder / "vdl" / "train" / "vdlrecords.run.log"
-        graphs = list(folder.glob("vdl/train/vdlgraph*"))
+        graphs = list(folder.glob("vdl/*/vdlgraph*"))
         return sorted(LogReader(file_path=str(log)).get_tags()), len(graphs)
     if what == "files":
         return sorted(path.name for path in (folder / "checkpoints").iterdir())

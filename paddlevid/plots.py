@@ -224,7 +224,13 @@ def film_strip(
     """Frames of a normalised clip (C, T, H, W), at most so many and high: -> RGB, how many."""
     num_frames = clip.shape[1]
     shown = np.unique(np.linspace(0, num_frames - 1, most).round().astype(int))
-    return shrink(frame_grid(clip[None, :, shown], mean, std), height), len(shown)
+    frames = [
+        shrink(frame_grid(clip[None, :, number : number + 1], mean, std), height)
+        for number in shown
+    ]
+    gap = np.full((frames[0].shape[0], max(frames[0].shape[1] // 40, 1), 3), 255, np.uint8)
+    joined = [part for frame in frames for part in (frame, gap)][:-1]
+    return np.concatenate(joined, axis=1), len(shown)
 
 
 def shrink(image: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:

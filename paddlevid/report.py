@@ -189,7 +189,8 @@ class Matrix:
     @property
     def cell(self) -> int:
         """Of a side of a cell."""
-        return next((size for most, size in ((20, 30), (32, 22), (120, 13)) if self.k <= most), 4)
+        sizes = ((8, 44), (20, 30), (32, 22), (120, 13))
+        return next((size for most, size in sizes if self.k <= most), 4)
 
     @property
     def k(self) -> int:

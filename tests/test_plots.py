@@ -287,8 +287,9 @@ def test_a_text_beyond_the_edge_of_an_image_is_cut_off():
 def test_a_film_strip_shows_frames_evenly_and_no_higher_than_asked():
     clip = np.zeros((3, 20, 50, 40), np.float32) + np.arange(20)[:, None, None] / 20
     strip, shown = plots.film_strip(clip, (0.0,), (1.0,), most=3, height=25)
-    assert (strip.shape, shown) == ((25, 60, 3), 3)
-    assert strip[10, 10::20, 0].tolist() == [0, 127, 242]  # frames 0, 10 and 19 of 20
+    assert (strip.shape, shown) == ((25, 62, 3), 3)  # a line between two frames
+    assert strip[10, 10::21, 0].tolist() == [0, 127, 242]  # frames 0, 10 and 19 of 20
+    assert strip[:, 20::21].min() == 255
     assert plots.film_strip(clip[:, :2], (0.0,), (1.0,), most=3, height=99)[1] == 2
 
 

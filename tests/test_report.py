@@ -149,8 +149,8 @@ def test_a_strip_shows_what_the_network_saw():
     assert strip.frames == "8 of 16 frames"
     content = base64.b64decode(strip.picture.removeprefix("data:image/jpeg;base64,"))
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    assert image.shape == (40, 8 * 60, 3)
-    reds = image[20, 30::60, 2].astype(int)
+    assert image.shape == (40, 8 * 61 - 1, 3)
+    reds = image[20, 30::61, 2].astype(int)
     assert abs(reds - np.linspace(0, 15, 8).round() * 17).max() < 6
     large = report.film_strip(np.zeros((3, 2, 300, 400), np.float32), MEAN, STD, num_views=3)
     assert large.frames == "2 frames, the first of 3 views"

@@ -110,8 +110,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--explain", type=Path, metavar="DIR",
-        help="write what a class was seen in as DIR/NNN_name.png: Grad-CAM (tsn, eco, movinet, "
-        "lrcn) or attention rollout (timesformer); with --save-video also as .mp4",
+        help="write what a class was seen in as DIR/NNN_name_heat.png: Grad-CAM (tsn, eco, "
+        "movinet, lrcn) or attention rollout (timesformer); with --save-video also as .mp4",
     )  # fmt: skip
     parser.add_argument(
         "--explain-class", metavar="NAME", help="--explain: of this class (the most probable one)"

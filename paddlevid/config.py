@@ -370,15 +370,16 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     suffix = path.suffix.lower()
+    what = "weights" if suffix == ".safetensors" else "config"
     try:
         text = _text_of_weights(path) if suffix == ".safetensors" else read_text(path, "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"cannot read the config {path}: not a text") from error
+        raise ConfigError(f"cannot read the {what} {path}: not a text") from error
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot read the config {path}: {reason}") from error
+        raise ConfigError(f"cannot read the {what} {path}: {reason}") from error
     is_yaml = suffix in (".yaml", ".yml", ".safetensors")
     sections = _parse_yaml(text, path) if is_yaml else _parse_book(text, path)
     places = {(name, key): str(path) for name, section in sections.items() for key in section}

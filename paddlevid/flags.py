@@ -61,10 +61,14 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 def config_of(parser: Parser, weights: Path, remedy: str = "give --config FILE") -> Path:
     """The config that belongs to weights: in a .safetensors itself, else config.yaml beside."""
+    if weights.is_dir():
+        parser.error(f"weights {weights} is a folder: name a file in it, as best.safetensors")
     if weights.suffix == ".safetensors":
         return weights
     config = weights.parent / "config.yaml"
     if not config.exists():
+        if not weights.exists():
+            parser.error(f"weights {weights}: there is no such file")
         parser.error(f"there is no {config} beside the weights: {remedy}")
     return config
 

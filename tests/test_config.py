@@ -639,7 +639,7 @@ def test_what_it_carries_is_checked(tmp_path, metadata, message):
 
 
 def test_a_safetensors_that_is_missing_or_damaged_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"cannot read the config .*a.safetensors: No such file"):
+    with pytest.raises(ConfigError, match=r"cannot read the weights .*a.safetensors: No such file"):
         load_config(tmp_path / "a.safetensors")
     (tmp_path / "a.safetensors").write_bytes(b"text")
     with pytest.raises(ConfigError, match=r"a.safetensors is damaged or no .safetensors"):

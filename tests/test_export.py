@@ -500,6 +500,7 @@ def test_clips_of_any_length_are_padded_and_longer_ones_refused(saved, tmp_path,
 
 
 def test_without_a_config_it_says_which_one_it_needs(tmp_path, capsys):
+    (tmp_path / "best.pdparams").touch()
     with pytest.raises(SystemExit):
         run("--weights", tmp_path / "best.pdparams", "--out", tmp_path / "out")
     assert "config.yaml beside the weights: give --config FILE" in capsys.readouterr().err

@@ -168,6 +168,10 @@ def test_weights_without_a_config_beside_them_need_one(weights, small_config, tm
     message = f"there is no {alone.parent}/config.yaml beside the weights: give --config FILE"
     assert message in capsys.readouterr().err
     assert infer.main(["--weights", str(alone), "--config", str(small_config)]) == 0
+    for wrong, message in ((alone.parent, "is a folder: name"), (alone / "x", "is no such file")):
+        with pytest.raises(SystemExit):
+            infer.main(["--weights", str(wrong), "a.avi"])
+        assert message in capsys.readouterr().err
 
 
 def test_a_broken_input_is_reported_beside_the_others(run, videos, tmp_path, capsys):
@@ -292,7 +296,7 @@ def test_wrong_input_gets_one_readable_line(run, tmp_path, capsys, words, messag
         (["--stream", "0", "--report"], "--trunk, --explain, --fuse nor --report"),
         (["--split", "test", "--output", "p.csv"], "--output is for predictions"),
         (["--explain-class", ""], "--explain-class is for --explain"),
-        (["--fuse", "o/x.pdparams", "a"], "beside the weights: put the one it was trained with"),
+        (["--fuse", "LICENSE", "a"], "beside the weights: put the one it was trained with"),
         (["--top-k", "0"], "needs a whole number from 1 up"),
         (["--num-clips", "0"], "needs a whole number from 1 up"),
     ],

@@ -155,8 +155,10 @@ def describe_run(
     config, *others = [network.config for network in networks]
     name = config.model.create_name
     if args.split:
-        filelist = (config.test if args.split == "train" else getattr(config, args.split)).filelist
-        title = f"{name} on the {args.split} list" + (f" {os.path.normpath(filelist)}" if filelist else "")
+        reader = config.test if args.split == "train" else getattr(config, args.split)
+        title = f"{name} on the {args.split} list"
+        if reader.filelist:
+            title += f" {os.path.normpath(reader.filelist)}"
     else:
         title = f"{name}: predictions"
     if others:

@@ -124,6 +124,9 @@ def predict_clips(args: argparse.Namespace, networks: list[Network], classes: li
         print(f"report: {readable(args.report)}", file=sys.stderr)
     if args.output:
         print(f"{num_good + num_bad} predictions in {args.output}", file=sys.stderr)
+    for folder, what in ((args.save_video, "videos"), (args.explain, "explanations")):
+        if folder:
+            print(f"{what}: {readable(folder)}", file=sys.stderr)
     if num_bad:
         print(f"{num_bad} of {num_good + num_bad} inputs could not be read", file=sys.stderr)
     if num_undrawn:

@@ -101,7 +101,7 @@ def test_a_report_shows_the_figures_of_the_evaluation_and_asks_for_nothing(chrom
     strips = page.locator("#worst img")
     assert strips.count() > 0
     widths = strips.evaluate_all("images => images.map(image => image.naturalWidth)")
-    assert all(width == 2 * 32 for width in widths)  # two frames of 32 pixels, decoded
+    assert all(width == 32 + 1 + 32 for width in widths)  # two frames, decoded, and a line
     assert (said, asked[1:]) == ([], [link for link in asked[1:] if link.startswith("data:")])
     page.close()
 

@@ -18,6 +18,9 @@ import infer
 import train
 from paddlevid.data.decode import DecodeError, count_frames, decode
 from paddlevid.inference import predict as inference
+from paddlevid.inference.evaluate import write_figures
+from paddlevid.inference.output import columns
+from paddlevid.metrics import Evaluation
 from paddlevid.weights import read_weights
 
 ROOT = Path(__file__).parents[1]
@@ -212,6 +215,15 @@ def test_an_evaluation_writes_its_figures_beside_the_weights(run, weights, capsy
     assert "test: top-1 1.0000" in capsys.readouterr().out
 
 
+def test_the_table_of_classes_is_in_line_in_any_alphabet(tmp_path, capsys):
+    classes = ["走路", "walk", "右へ行く"]
+    found = Evaluation(np.eye(3, dtype=np.float32), np.arange(3), np.arange(3), 0.5, 0)
+    write_figures(tmp_path, "", found, found.summary(), classes)
+    lines = capsys.readouterr().out.splitlines()
+    assert {columns(line[: line.index("1.0000")]) for line in lines[1:]} == {8 + 2 + 5 + 2 + 2}
+    assert columns(lines[0][: lines[0].index("accuracy")]) == 8 + 2 + 5 + 2
+
+
 def test_the_other_splits_have_files_of_their_own(run, weights):
     assert run("--split", "train") == 0
     assert json.loads((weights.parent / "metrics_train.json").read_text())["num_clips"] == 8
@@ -275,6 +287,7 @@ def test_several_clips_and_crops_are_averaged(run, videos, tmp_path):
         (["-o", "MODEL.name=tsn_r34"], "missing"),
         (["-o", "INFER.filelist="], "nothing to predict"),
         (["--device", "gpu:9"], "there is no such GPU"),
+        (["--report", "/proc/page.html", "a.avi"], "no file can be written there"),
         (["--trunk", "resnet50", "a.avi"], "--trunk is for INPUT and networks of features"),
     ],
 )

@@ -19,7 +19,7 @@ from paddlevid.data.loader import Loader
 from paddlevid.files import write_whole
 from paddlevid.fusion import fuse_evaluations, match_clips
 from paddlevid.inference.networks import Network, read_clips
-from paddlevid.inference.output import as_csv, readable
+from paddlevid.inference.output import as_csv, columns, readable
 from paddlevid.metrics import Evaluation
 from paddlevid.predictor import check_scores, softmax
 
@@ -124,12 +124,11 @@ def write_figures(
     figure = plots.confusion_figure(evaluation.confusion, classes)
     plots.save(figure, folder / f"confusion_matrix{ending}.png")
 
-    width = max(len(name) for name in ["class", *classes])
+    width = max(columns(name) for name in ["class", *classes])
     print(f"{'class':{width}}  clips  accuracy  most often taken for")
     for row in table:
-        print(
-            f"{row['class']:{width}}  {row['clips']:5}  {row['accuracy']:8.4f}  {row['taken_for']}"
-        )
+        name = row["class"] + " " * (width - columns(row["class"]))
+        print(f"{name}  {row['clips']:5}  {row['accuracy']:8.4f}  {row['taken_for']}")
 
 
 def say_figures(folder: Path, what: str, ending: str, summary: dict, bad: Sequence[str]) -> None:

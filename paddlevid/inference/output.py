@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,11 @@ def readable(text: object) -> str:
 def file_stem(path: Path) -> str:
     """The start of the names of files about a clip, short enough for any file system."""
     return readable(path.stem).encode()[:180].decode(errors="ignore")
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal a text takes: Chinese letters, and their like, take two."""
+    return len(text) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
 
 
 def name_of(label: int, classes: Sequence[str]) -> str:

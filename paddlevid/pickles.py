@@ -7,6 +7,7 @@ could point anywhere. Stand-ins take their place, which check what they get.
 import math
 import pickle
 import reprlib
+import struct
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +23,7 @@ class WeightsError(ValueError):
 
 MAX_PARTS = 1_000_000  # of a pickle: numbers, texts, containers and references to them
 _MAX_DIMENSIONS = 32
+_OF_AN_ITEM = 64  # bytes that an item of a container counts for
 _PLAIN_KEYS = (str, bytes, int, float, bool, type(None))
 
 
@@ -35,6 +37,8 @@ def check_keys(keys: Iterable[object]) -> None:
     for key in keys:
         if type(key) not in _PLAIN_KEYS:
             raise pickle.UnpicklingError(f"it has a {type(key).__name__} for a key")
+        if type(key) is int and not -(1 << 63) <= key < 1 << 64:
+            raise pickle.UnpicklingError(f"it has a number of {key.bit_length()} bits for a key")
 
 
 class PlainUnpickler(pickle._Unpickler):
@@ -81,12 +85,20 @@ class PlainUnpickler(pickle._Unpickler):
         check_keys(self.stack[::2])
         super().load_dict()
 
+    def load_bytearray8(self) -> None:
+        """Bytes, as many as are there; Python's own makes room for as many as are claimed."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        data = self.read(size)
+        if len(data) != size:
+            raise pickle.UnpicklingError(f"it claims {size:,} bytes where there are {len(data):,}")
+        self.append(bytearray(data))
+
     def load_build(self) -> None:
         """The state of an object that takes one by itself."""
         built = self.stack[-2]
         if isinstance(built, OrderedDict):
             self.stack.pop()  # PyTorch's notes about versions
-        elif hasattr(type(built), "__setstate__"):
+        elif hasattr(type(built), "__setstate__") and not isinstance(built, np.ndarray):
             super().load_build()
         else:
             raise pickle.UnpicklingError(f"it wants to change a {type(built).__name__}")
@@ -96,12 +108,14 @@ _CODES = pickle._Unpickler.dispatch | {
     pickle.SETITEM[0]: PlainUnpickler.load_setitem,
     pickle.SETITEMS[0]: PlainUnpickler.load_setitems,
     pickle.DICT[0]: PlainUnpickler.load_dict,
+    pickle.BYTEARRAY8[0]: PlainUnpickler.load_bytearray8,
     pickle.BUILD[0]: lambda unpickler: unpickler.load_build(),
     pickle.REDUCE[0]: lambda unpickler: unpickler.load_reduce(),
     pickle.FRAME[0]: lambda unpickler: unpickler.read(8),  # a length: all is read from the file
 }
 for _code in (
     pickle.EMPTY_SET, pickle.FROZENSET, pickle.ADDITEMS, pickle.EXT1, pickle.EXT2, pickle.EXT4,
+    pickle.NEXT_BUFFER, pickle.READONLY_BUFFER,
 ):  # fmt: skip
     del _CODES[_code[0]]
 
@@ -165,7 +179,9 @@ class PickledArray:
 
 
 def _from_buffer(data: object, kind: _Kind, shape: tuple, order: str) -> NDArray:
-    return kind.array(bytes(data), shape, order == "F")
+    if not isinstance(data, (bytes, bytearray)):
+        raise pickle.UnpicklingError(f"it has an array of a {type(data).__name__}, not of bytes")
+    return kind.array(data, shape, order == "F")
 
 
 def _scalar(kind: _Kind, data: bytes) -> object:
@@ -178,7 +194,8 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _tuple(items: list | tuple = ()) -> tuple:
+def to_tuple(items: list | tuple = ()) -> tuple:
+    """Of a list or tuple alone: whatever else might go on for ever."""
     if not isinstance(items, (list, tuple)):
         raise pickle.UnpicklingError("it has a tuple of no list")
     return tuple(items)
@@ -197,7 +214,7 @@ _GLOBALS: dict[tuple[str, str], object] = {
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,
     ("_codecs", "encode"): _encode,
-    ("builtins", "tuple"): _tuple,
+    ("builtins", "tuple"): to_tuple,
     ("collections", "OrderedDict"): _ordered,
 }
 
@@ -217,16 +234,21 @@ class ArrayUnpickler(PlainUnpickler):
         """Of an array: its numbers."""
         super().load_build()
         if isinstance(self.stack[-1], PickledArray):
-            self._take(self.stack[-1].numpy())
+            self._take(self.stack[-1].numpy().nbytes)
 
     def load_reduce(self) -> None:
-        """A call, which may make an array."""
+        """A call, which may make an array, a text or a container, over and over of the same."""
         super().load_reduce()
-        if isinstance(self.stack[-1], np.ndarray):
-            self._take(self.stack[-1])
+        made = self.stack[-1]
+        if isinstance(made, np.ndarray):
+            self._take(made.nbytes)
+        elif isinstance(made, (bytes, str)):
+            self._take(len(made))
+        elif isinstance(made, (tuple, dict)):
+            self._take(_OF_AN_ITEM * len(made))
 
-    def _take(self, array: NDArray) -> None:
-        self._room -= array.nbytes
+    def _take(self, num_bytes: int) -> None:
+        self._room -= num_bytes
         if self._room < 0:
             raise pickle.UnpicklingError("its arrays are far larger than the file")
 

@@ -4,6 +4,7 @@ All formats that torch.save ever wrote: a zip archive (PyTorch 1.6 and later), a
 with the numbers behind them (0.1.10 to 1.5), and a tar archive (before).
 """
 
+import functools
 import math
 import pickle
 import reprlib
@@ -18,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from paddlevid.pickles import ArrayUnpickler, check_keys, is_shape
+from paddlevid.pickles import ArrayUnpickler, check_keys, is_shape, room_for, to_tuple
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a sequence
 _KINDS = {
@@ -124,7 +125,7 @@ _TENSOR_GLOBALS = {
     ("torch._utils", "_rebuild_tensor"): _rebuild,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
     ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
-    ("torch", "Size"): tuple,
+    ("torch", "Size"): to_tuple,
 }
 
 
@@ -185,7 +186,14 @@ def read_pytorch(path: Path) -> object:
 
 
 def _read_zip(path: Path) -> object:
+    room = room_for(path)
+
+    @functools.lru_cache(maxsize=1)  # neighbouring tensors may be views of one storage
     def member(name: str, size: int) -> bytes:
+        nonlocal room
+        room -= size
+        if room < 0:
+            raise ValueError("its tensors unpack to far more than the file")
         with zipfile.ZipFile(path) as archive:
             found = archive.getinfo(name).file_size
             if found != size:  # before it is unpacked

@@ -389,6 +389,22 @@ def test_numbers_that_are_packed_are_not_unpacked_beyond_their_length(tmp_path, 
         read_weights(path)
 
 
+def test_a_storage_is_unpacked_once_for_its_tensors_and_not_without_end(
+    tmp_path, torch_names, monkeypatch
+):
+    stored = Stored(numbers(size=1000))
+    tensors = {f"w{n}": Tensor(stored, 0, (1000,), (1,)) for n in range(20)}
+    path = save_zip(tmp_path / "a.pth", tensors, torch_names)
+    monkeypatch.setattr("paddlevid.pytorch.room_for", lambda path: 4000)
+    assert len(read_weights(path).arrays) == 20
+    other = Stored(numbers(size=1000))
+    path = save_zip(
+        tmp_path / "a.pth", {**tensors, "x": Tensor(other, 0, (1000,), (1,))}, torch_names
+    )
+    with pytest.raises(WeightsError, match="its tensors unpack to far more than the file"):
+        read_weights(path)
+
+
 @pytest.mark.parametrize("kind", ["storage", "tensor"])
 def test_what_was_checked_cannot_be_changed_afterwards(tmp_path, kind):
     text = lambda word: b"X" + struct.pack("<I", len(word)) + word  # noqa: E731

@@ -476,6 +476,7 @@ def _parse_yaml(text: str, path: Path) -> dict[str, dict[str, object]]:
     return sections
 
 
+_LONGEST_NUMBER = 40  # characters
 _MAX_NODES = 100_000  # of a YAML text, with aliases counted as what they stand for
 
 
@@ -495,6 +496,14 @@ def _count_nodes(node: yaml.Node, known: dict[int, int]) -> int:
 class _UniqueKeysLoader(yaml.SafeLoader):
     """Refuses a key that is set twice, where YAML's own loader takes the last."""
 
+    def construct_number(self, node: yaml.ScalarNode) -> object:
+        """A number, or the text where YAML takes 1:30 for one to the base 60, or it is huge."""
+        text = self.construct_scalar(node)
+        if ":" in text or len(text) > _LONGEST_NUMBER:
+            return text
+        is_float = node.tag.endswith("float")
+        return self.construct_yaml_float(node) if is_float else self.construct_yaml_int(node)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         seen = set()
@@ -504,6 +513,12 @@ class _UniqueKeysLoader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"line {line}: {key.value} is set a second time")
             seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
+
+
+for _tag in ("int", "float"):
+    _UniqueKeysLoader.add_constructor(
+        f"tag:yaml.org,2002:{_tag}", _UniqueKeysLoader.construct_number
+    )
 
 
 def _check_new(name: str, sections: Mapping[str, object], path: Path) -> None:
@@ -549,8 +564,14 @@ def _build(sections: Mapping[str, Mapping[str, object]], places: Mapping, path: 
         except TypeError as error:
             missing = [f.name for f in dataclasses.fields(kind) if _is_required(f, values)]
             raise ConfigError(f"{path}: [{name.upper()}] lacks {' and '.join(missing)}") from error
-    for name in set(sections) - {"model"}:
-        _check_crop(built, name, places.get((name, "target_size"), str(path)))
+    for name in SECTIONS.keys() - {"model"}:
+        if name in sections:
+            _check_crop(built, name, places.get((name, "target_size"), str(path)))
+        else:  # its usual size may be too large for frames of MODEL.fixed_size
+            room = _room(built, name)[0]
+            if built[name].target_size > room:
+                size = min(room, built["train"].target_size)
+                built[name] = dataclasses.replace(built[name], target_size=size)
     notes += [
         f"{name.upper()}.{key} has no effect {why}"
         for name, key, why in _without_effect(built)
@@ -560,19 +581,27 @@ def _build(sections: Mapping[str, Mapping[str, object]], places: Mapping, path: 
     return Config(**built, notes=tuple(notes))
 
 
-def _check_crop(built: Mapping, name: str, where: str) -> None:
-    """ConfigError where the square of a section does not fit into its resized frames."""
+def _room(built: Mapping, name: str) -> tuple[float, str]:
+    """How large the square of a section may be, and what says so."""
     section, model = built[name], built["model"]
     fixed_size = model.fixed_size
     if model.format in ("features", "moving_mnist") or (model.task == "predict" and fixed_size):
-        return  # whole frames
+        return math.inf, ""  # whole frames
+    if getattr(section, "crop", "") in ("multiscale", "resized"):
+        return math.inf, ""
     jitter_scale = getattr(section, "jitter_scale", ())
     room, limit = section.short_size, f"short_size = {section.short_size}"
     if jitter_scale:
         room, limit = jitter_scale[0], f"the lower jitter_scale, {jitter_scale[0]}"
     if fixed_size:
         room, limit = min(fixed_size), f"MODEL.fixed_size = {fixed_size}"
-    if getattr(section, "crop", "") not in ("multiscale", "resized") and section.target_size > room:
+    return room, limit
+
+
+def _check_crop(built: Mapping, name: str, where: str) -> None:
+    """ConfigError where the square of a section does not fit into its resized frames."""
+    section, (room, limit) = built[name], _room(built, name)
+    if section.target_size > room:
         raise ConfigError(
             f"{where}: [{name.upper()}] target_size = {section.target_size}: needs at most {limit}"
         )

@@ -420,6 +420,13 @@ def test_a_crop_larger_than_the_lower_end_of_the_jitter_is_refused(load):
     assert load(small).train.short_size == 50  # it has no effect
 
 
+def test_a_section_that_is_not_there_fits_the_fixed_size_and_can_be_read_again(load):
+    config = load(MODEL + "fixed_size = (36, 40)\n[TRAIN]\ntarget_size = 32\n")
+    assert [getattr(config, name).target_size for name in ("valid", "test", "infer")] == [32] * 3
+    assert load(yaml.safe_dump(config.to_dict()), suffix=".yaml") == config
+    assert load(MODEL + "fixed_size = (36, 40)\n").test.target_size == 36
+
+
 def test_a_crop_larger_than_the_fixed_size_is_refused(load):
     fixed = MODEL + "fixed_size = (240, 200)\n"
     message = r"\[TEST\] target_size = 224: needs at most MODEL.fixed_size = \(240, 200\)$"

@@ -141,7 +141,7 @@ def claim_folder(folder: Path, config: Config, resume: bool) -> None:
             "vdl/*/*.log",
         )  # fmt: skip
         old = [file for pattern in ours for file in folder.glob(pattern)]
-        for file in kept_files(folder) + old:
+        for file in {*kept_files(folder), *folder.glob("checkpoints/*.ckpt"), *old}:
             file.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)

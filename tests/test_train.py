@@ -76,6 +76,15 @@ def test_a_resumed_run_goes_on_and_ends_like_a_straight_one(small_config, tmp_pa
     assert len(figures[0]) == 6 and figures[0] == figures[1]
 
 
+def test_a_new_run_keeps_no_checkpoint_of_the_one_before(small_config, tmp_path):
+    file = tmp_path / "run/checkpoints/step_00000000.ckpt"  # killed before its first step ended
+    file.parent.mkdir(parents=True)
+    file.touch()
+    train.check_folder(tmp_path / "run", resume=False, overwrite=False)
+    train.claim_folder(tmp_path / "run", load_config(small_config), resume=False)
+    assert not file.exists()
+
+
 def test_a_resume_with_another_config_names_the_keys(small_config, save_dir, capsys):
     run("--config", small_config, "--save_dir", save_dir)
     again = ("--config", small_config, "--save_dir", save_dir, "--resume")

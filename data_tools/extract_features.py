@@ -20,7 +20,7 @@ from paddlevid.data.dataset import ListError, Sample, read_list
 from paddlevid.data.features import MANIFEST, Manifest, read_manifest
 from paddlevid.data.sample import FRAME_KINDS, FrameSampler
 from paddlevid.data.scenes import check_scenedetect
-from paddlevid.files import write_whole
+from paddlevid.files import check_inside, write_whole
 from paddlevid.flags import Parser, at_least, describe
 
 CLIPS_OF_A_JOB = 64  # on a cluster; each loads the trunk anew
@@ -131,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
         for sample in samples:
             name = npy_of(sample, list_file)
             clips.setdefault(name, Clip(sample, args.target / name))
+    check_inside(args.target, {clip.target.parent for clip in clips.values()})
     missing = [clip for clip in clips.values() if not clip.target.exists()]
     missing = distributed.gather(missing)[0]  # before anyone writes
     total, missing = len(missing), missing[distributed.rank() :: distributed.num_ranks()]

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from paddlevid.cluster import ADDRESS_HELP, open_workers
 from paddlevid.data.decode import DecodeError, frame_files, natural_key, read_image
-from paddlevid.files import whole_file, write_whole
+from paddlevid.files import check_inside, whole_file, write_whole
 from paddlevid.flags import Parser, at_least, describe, is_disk_full
 from paddlevid.pickles import PlainUnpickler
 
@@ -175,6 +175,7 @@ def main(argv: list[str] | None = None) -> int:
         if not clips:
             raise ValueError(f"no clips in the class folders of {args.source}")
         start(args.target, args.source, list(classes), args.embed)
+        check_inside(args.target, {file.parent for _, file in clips.values()})
     except (ValueError, OSError) as error:
         print(f"jpg2pkl.py: {describe(error, args.target)}", file=sys.stderr)
         return 1

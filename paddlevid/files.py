@@ -3,9 +3,10 @@
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import safetensors
@@ -15,11 +16,38 @@ TEXT_LIMIT = 1 << 18  # bytes of a config or a manifest, which a few thousand fi
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
     """The text of a small file; ValueError where it is a large one, or no text."""
+    check_no_pipe(path)
     with open(path, "rb") as file:
         content = file.read(TEXT_LIMIT + 1)
     if len(content) > TEXT_LIMIT:
         raise ValueError(f"it has more than {TEXT_LIMIT:,} bytes, and needs no tenth of that")
     return content.decode(encoding).replace("\r\n", "\n")
+
+
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def readable(text: object) -> str:
+    """A path, name or message in one line of UTF-8: what controls a terminal, or is from another
+    encoding, is written with a backslash.
+    """
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def check_inside(folder: Path, paths: Iterable[Path]) -> None:
+    """Raise ValueError where one of the paths below a folder leads out of it, by a link."""
+    root = folder.resolve()
+    for path in paths:
+        if not path.resolve().is_relative_to(root):
+            raise ValueError(
+                f"{path} is a link out of {folder}: remove it, or choose another TARGET"
+            )
+
+
+def check_no_pipe(path: Path) -> None:
+    """Raise ValueError for a pipe or a device, which might be read without end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError("it is a pipe or a device, not a file")
 
 
 def cache_folder() -> Path:
@@ -35,6 +63,8 @@ def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
     `durable`: also where the power fails, for which the disk is waited for.
     """
     partial = path.with_name(f".{path.name}.partial")
+    if partial.is_symlink():  # it would lead elsewhere
+        partial.unlink()
     try:
         with _naming(path, instead_of=partial):
             yield partial
@@ -121,7 +151,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises ValueError for a file that is damaged or none.
     """
     try:
+        check_no_pipe(path)
         with safetensors.safe_open(path, "numpy") as file:
             return file.metadata() or {}
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is damaged or no .safetensors: {error}") from error

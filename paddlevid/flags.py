@@ -92,5 +92,8 @@ def is_disk_full(error: Exception) -> bool:
 def describe(error: Exception, folder: Path) -> str:
     """An error in words; of a full disk it tells where, as `folder` was written to."""
     if is_disk_full(error):
-        return f"no space left on the disk of {folder}: make room, then run it again"
+        return (
+            f"no space left on the disk of {folder}: make room, then run it again (train.py: with "
+            "--resume)"
+        )
     return str(error)

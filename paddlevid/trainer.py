@@ -343,6 +343,7 @@ def fit(
                     _end_epoch(model, task, valid_loader, settings, progress, dashboard, stop)
             except _Stopped:
                 raise Interrupted(save()) from None
+            train_loader.check_bad(distributed.gather_all(list(train_loader.bad.values())))
             _write_bad_samples(settings.folder, distributed.gather_all(_reasons(loaders)))
             progress.epoch += 1
             progress.batch, progress.waited, progress.sums = 0, 0.0, {}

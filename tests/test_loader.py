@@ -369,6 +369,16 @@ def test_a_clip_that_is_read_after_all_is_no_longer_bad():
     assert read_all(loader, epoch=1) == [0, 1, 2, 3] and loader.bad == {}
 
 
+def test_a_rank_may_have_all_the_bad_clips_that_are_allowed():
+    clips = Clips(20, _0="is bad", _2="is bad")  # both are of the first of two ranks
+    loaders = [Loader(clips, 2, max_bad_samples=0.1, num_ranks=2, rank=rank) for rank in (0, 1)]
+    assert sum(len(read_all(loader)) for loader in loaders) == 18
+    bad = [reason for loader in loaders for reason in loader.bad.values()]
+    loaders[1].check_bad(bad)
+    with pytest.raises(BadSamplesError, match="3 of 20 clips cannot be read"):
+        loaders[1].check_bad([*bad, "another"])
+
+
 @pytest.mark.parametrize(
     ("count", "num_bad", "share", "stops"),
     [

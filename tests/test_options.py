@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -331,8 +332,9 @@ def test_without_a_change_all_of_that_stays_the_same(
 
 def flags_of(script):
     text = subprocess.run(
-        [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True
-    ).stdout
+        [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True,
+        env={**os.environ, "COLUMNS": "1000"},
+    ).stdout  # fmt: skip
     return set(re.findall(r"(?<![\w-])--?[a-z][a-z_-]*", text)) - {"--help", "-h"}
 
 
@@ -403,13 +405,13 @@ def test_every_flag_of_infer_changes_something(noise, tmp_path, capsys):
         "--weights": ["--weights", "nowhere.pdparams"],
         "--config": ["--config", "nowhere.yaml"],
         "--curve": ["--curve", f"{tmp_path}/curves"],
-        "--save-video": [],  # says nothing where all is well: tests/test_infer.py
+        "--save-video": ["--save-video", f"{tmp_path}/videos"],
         "--explain": ["--explain", f"{tmp_path}/why"],
         "--explain-class": ["--explain", f"{tmp_path}/why", "--explain-class", "nobody"],
         "--engine": [],  # the scores are the same: tests/test_predictor.py
         "--half": ["--half"],
         "--tensorrt": ["--tensorrt"],
-        "--trunk": [],  # of networks for features: tests/test_features.py
+        "--trunk": ["--trunk", "resnet50"],
         # tests/test_infer.py
         **dict.fromkeys(("--stream", "--every", "--stride", "--smooth", "--memory"), []),
         **dict.fromkeys(("--steps", "--save_dir"), []),  # tests/test_predict_frames.py

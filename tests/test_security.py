@@ -1,5 +1,6 @@
 """Nobody let in: files run no code, fill no memory, and lead to no place outside the target."""
 
+import codecs
 import hashlib
 import json
 import os
@@ -29,7 +30,9 @@ from paddlevid.checkpoint import load_checkpoint
 from paddlevid.config import ConfigError, load_config
 from paddlevid.data.dataset import HMDB51Dataset, ListError, Sample, VideoDataset, read_list
 from paddlevid.data.decode import DecodeError, count_frames, decode, read_pickled_clip
+from paddlevid.data.faults import BadSamplesError
 from paddlevid.data.features import FeatureDataset, read_manifest
+from paddlevid.data.loader import Loader
 from paddlevid.data.moving_mnist import FixedSequences
 from paddlevid.data.sample import SegmentSampler
 from paddlevid.data.transform import CenterCrop, Compose, Normalize
@@ -289,8 +292,11 @@ def test_a_manifest_of_another_form_is_named(tmp_path, text):
         (b"\x80\x04\x8f.", "which is no code that is read"),
         (b"\x80\x02\x82\1.", "which is no code that is read"),
         (b"\x80\x02(" + b"}" * 1_000_001 + b"l.", "it has more than 1,000,000 parts"),
+        (pickle.dumps({(1 << 61) - 1 << 4: 0}, 2), "it has a number of 65 bits for a key"),
+        (b"\x80\x05\x96" + struct.pack("<Q", 6 << 30) + b".", "it claims 6,442,450,944 bytes"),
+        (b"\x80\x05\x97.", "which is no code that is read"),
     ],
-    ids=["item", "dictionary", "items", "set", "extension", "many"],
+    ids=["item", "dictionary", "items", "set", "extension", "many", "hash", "claim", "buffer"],
 )
 def test_a_pickle_that_takes_for_ever_is_refused(tmp_path, content, message):
     for name, read, error in (
@@ -322,6 +328,39 @@ def test_arrays_far_larger_than_their_file_are_refused(tmp_path, monkeypatch):
     (tmp_path / "w").write_bytes(again + b"\x86.")
     with pytest.raises(WeightsError, match="its arrays are far larger than the file"):
         read_pickle(tmp_path / "w")
+
+
+class Call:
+    """Pickled as a call of a function."""
+
+    def __init__(self, function: Callable, *arguments: object):
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def test_what_a_pickle_makes_over_and_over_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(pickles, "room_for", lambda path: 10_000)
+    text, items = "x" * 2000, list(range(40))
+    for made in (Call(codecs.encode, text, "latin1"), Call(tuple, items)):
+        (tmp_path / "w").write_bytes(pickle.dumps([made], 4))
+        assert len(read_pickle(tmp_path / "w")) == 1
+        again = [Call(*made.call[:1], *made.call[1]) for _ in range(6)]
+        (tmp_path / "w").write_bytes(pickle.dumps(again, 4))
+        with pytest.raises(WeightsError, match="its arrays are far larger than the file"):
+            read_pickle(tmp_path / "w")
+
+
+def test_an_array_of_a_number_of_bytes_is_refused(tmp_path):
+    make = np.zeros(3).__reduce_ex__(5)[0]
+    call = Call(make, 3 << 30, np.dtype("u1"), (3 << 30,), "C")
+    (tmp_path / "w").write_bytes(pickle.dumps(call, 4))
+    with pytest.raises(WeightsError, match="it has an array of a int, not of bytes"):
+        read_pickle(tmp_path / "w")
+    array = np.arange(6.0).reshape(2, 3)  # protocol 5 makes such calls, with the bytes
+    (tmp_path / "w").write_bytes(pickle.dumps(array, 5))
+    np.testing.assert_array_equal(read_pickle(tmp_path / "w"), array)
 
 
 def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch):
@@ -455,6 +494,75 @@ def test_hostile_names_lead_no_tool_out_of_its_target(tmp_path, monkeypatch, cap
     made = everything_below(tmp_path) - before
     assert {path.split("/")[0] for path in made} == {"frames", "pkl"}
     assert any(path.endswith("走路.pkl") for path in made)
+
+
+def test_links_in_a_target_lead_nowhere(tmp_path, capsys):
+    source, target, victim = tmp_path / "source", tmp_path / "target", tmp_path / "victim"
+    write_video(source / "walk/a.avi", frames_of(2, 16, 16))
+    victim.mkdir()
+    (victim / "precious").write_text("mine")
+    target.mkdir()
+    (target / "walk").symlink_to(victim)
+    (target / ".avi2jpg.json.partial").symlink_to(victim / "precious")
+    words = [str(source), str(target), "--workers", "1"]
+    assert avi2jpg.main(words) == 1
+    assert "walk is a link out of" in capsys.readouterr().err
+    assert [file.name for file in victim.iterdir()] == ["precious"]
+    assert (victim / "precious").read_text() == "mine"
+    (target / "walk").unlink()
+    assert avi2jpg.main(words) == 0
+    (tmp_path / "pkl").mkdir()
+    (tmp_path / "pkl/walk").symlink_to(victim)
+    assert jpg2pkl.main([str(target), str(tmp_path / "pkl"), "--workers", "1"]) == 1
+    assert "walk is a link out of" in capsys.readouterr().err
+    assert [file.name for file in victim.iterdir()] == ["precious"]
+
+
+TRANSFORM = Compose([CenterCrop(8)], Normalize((0.5,) * 3, (0.5,) * 3))
+EVIL = "\x1b]0;owned\x07\x1b[2Ja\nepoch 1 forged\rb\ud800"
+
+
+def test_names_inside_files_control_no_terminal_and_forge_no_line(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(("n", 0, [f"{EVIL}.jpg"] * 3), 4))
+    dataset = VideoDataset([Sample(tmp_path / "a.pkl", 0)], SegmentSampler(1, 1), TRANSFORM)
+    loader = Loader(dataset, 1, max_bad_samples=0.5)
+    with pytest.raises(BadSamplesError) as stopped:
+        list(loader.batches())
+    [reason] = loader.bad.values()
+    assert r"\x1b]0;owned\x07\x1b[2Ja\nepoch 1 forged\rb\ud800.jpg" in reason
+    for text in (reason, str(stopped.value).replace("\n", "")):
+        assert text.isprintable() and text.encode()
+
+
+def test_class_names_control_no_terminal(small_config, tmp_path):
+    config = load_config(small_config)
+    model, _ = build.build_model(config, fresh=True)
+    names = [EVIL.replace("\ud800", ""), *map(str, range(1, config.model.num_classes))]
+    write_weights(tmp_path / "w.safetensors", model, describe(config.to_dict(), names))
+    assert all(
+        name.isprintable() for name in build.read_classes(config, tmp_path / "w.safetensors")
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("a.yaml", load_config), ("a.safetensors", load_config), ("a.list", read_list),
+    ],
+)  # fmt: skip
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name, read):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name}.* it is a pipe or a device, not a file"):
+        read(tmp_path / name)
+
+
+def test_numbers_to_the_base_60_are_texts(tmp_path):
+    for text in ("1:" * 100_000 + "1", "9" * 5000, "1:30.5"):
+        (tmp_path / "a.yaml").write_text(f"MODEL: {{name: tsn_r18, num_classes: {text}}}")
+        begin = time.monotonic()
+        with pytest.raises(ConfigError, match="num_classes = .*: needs a whole number"):
+            load_config(tmp_path / "a.yaml")
+        assert time.monotonic() - begin < 5
 
 
 def test_classes_of_a_label_file_lead_nowhere(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Clips: a config -> samplers, transforms, data sets and loaders."""
 
 import difflib
+import functools
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from paddlevid.data.dataset import (
     read_list,
 )
 from paddlevid.data.decode import DecodeError, VideoDecoder, is_pickled
+from paddlevid.data.faults import fetch_in_time
 from paddlevid.data.features import FeatureDataset, Manifest, read_manifest
 from paddlevid.data.flow import Flow, FlowDecoder, check_method, read_note
 from paddlevid.data.loader import Dataset, Loader
@@ -409,7 +411,7 @@ def build_train_loader(config: Config, classes: Sequence[str]) -> Loader:
     dataset = _frames_dataset(config, "train") if predicts else _labelled_dataset(config, classes)
     weights = None
     if train.balance == "sampling" and not predicts:
-        labels = read_labels(dataset)
+        labels = read_labels(dataset, train.read_timeout)
         counts = np.bincount(labels[labels >= 0], minlength=config.model.num_classes)
         # A clip without a label is drawn now and then, to be counted, but not as often as a class.
         weights = np.where(labels < 0, 1 / len(labels), 1 / np.maximum(counts, 1)[labels])
@@ -457,13 +459,21 @@ def _no_flip_labels(config: Config, classes: Sequence[str]) -> list[int]:
     return [classes.index(name) for name in names]
 
 
-def read_labels(dataset: VideoDataset | FeatureDataset) -> NDArray[np.int64]:
-    """The label of each clip of a data set: (N,), -1 where its .pkl cannot be read."""
+def _label_of(dataset: VideoDataset | FeatureDataset, sample: Sample, *_: int) -> int | None:
+    return dataset.label_of(sample)
+
+
+def read_labels(dataset: VideoDataset | FeatureDataset, timeout: float = 60.0) -> NDArray[np.int64]:
+    """The label of each clip of a data set: (N,), -1 where its .pkl cannot be read in time."""
 
     def labels() -> Iterator[int]:
         for sample in tqdm(dataset.samples, "reading labels", leave=False, disable=None):
             try:
-                label = dataset.label_of(sample)
+                if is_pickled(sample.path):  # the label may be in it
+                    read = functools.partial(_label_of, dataset, sample)
+                    label = fetch_in_time(read, 0, 0, timeout)
+                else:
+                    label = dataset.label_of(sample)
             except DecodeError:
                 label = None
             yield -1 if label is None else label

@@ -17,7 +17,7 @@ from paddlevid.convert.conversion import convert
 from paddlevid.data.dataset import (
     ListError,
 )
-from paddlevid.files import read_metadata, sha256_of
+from paddlevid.files import read_metadata, readable, sha256_of
 from paddlevid.models import ECO, MoViNetStream, create_model
 from paddlevid.predictor import Predictor
 from paddlevid.stream import ECOStream, StateStream, Stepper, Stream, WindowStream
@@ -171,7 +171,7 @@ def read_classes(config: Config, weights: Path | None = None) -> list[str]:
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise ListError(f"{weights}: its class names are no list of texts")
         if len(classes) == config.model.num_classes:
-            return classes
+            return [readable(name) for name in classes]
     lists = [getattr(config, name).filelist for name in ("train", "valid", "test", "infer")]
     folders = [Path(weights).parent] if weights else []
     folders += [Path(list_file).parent for list_file in lists if list_file]
@@ -182,7 +182,7 @@ def read_classes(config: Config, weights: Path | None = None) -> list[str]:
         classes = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ListError(f"{file} is not a text in UTF-8: it needs a class name a line") from error
-    classes = [name.strip() for name in classes if name.strip()]
+    classes = [readable(name.strip()) for name in classes if name.strip()]
     if not classes:
         raise ListError(f"{file} is empty: it needs a class name a line")
     if twice := [name for name, count in Counter(classes).items() if count > 1]:

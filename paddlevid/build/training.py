@@ -43,7 +43,7 @@ def build_loss(config: Config, dataset: VideoDataset | None = None) -> nn.Layer:
     train = config.train
     if dataset is None or train.balance != "loss":
         return CrossEntropy(label_smoothing=train.label_smoothing)
-    labels = read_labels(dataset)
+    labels = read_labels(dataset, train.read_timeout)
     counts = np.bincount(labels[labels >= 0], minlength=config.model.num_classes)
     weights = counts.sum() / np.maximum(counts, 1) / max(np.count_nonzero(counts), 1)
     return CrossEntropy(weights.tolist(), train.label_smoothing)

@@ -32,6 +32,7 @@ from paddlevid.data.flow import FlowDecoder
 from paddlevid.data.sample import Sampler
 from paddlevid.data.scenes import with_scenes
 from paddlevid.data.transform import Compose, RandomFlip
+from paddlevid.files import check_no_pipe
 
 
 class ListError(ValueError):
@@ -110,11 +111,13 @@ def read_list(list_file: Path | str) -> SampleList:
     """
     list_file = Path(list_file)
     try:
+        check_no_pipe(list_file)
         samples = SampleList(list_file, list_file.read_bytes())
     except FileNotFoundError as error:
         raise ListError(f"there is no list file {list_file}") from error
-    except (UnicodeDecodeError, OSError) as error:
-        reason = getattr(error, "strerror", None) or "it is not in UTF-8"
+    except (ValueError, OSError) as error:
+        is_text = not isinstance(error, UnicodeDecodeError)
+        reason = (getattr(error, "strerror", None) or error) if is_text else "it is not in UTF-8"
         raise ListError(
             f"{list_file} is not a list file, a text with a clip a line: {reason}"
         ) from error

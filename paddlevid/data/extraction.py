@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from paddlevid.cluster import open_workers
 from paddlevid.data.decode import VIDEO_SUFFIXES, DecodeError, is_video, limit_threads
-from paddlevid.files import write_whole
+from paddlevid.files import check_inside, write_whole
 from paddlevid.flags import describe, is_disk_full
 
 NOTES = ("avi2jpg.json", "extract_flow.json")  # in TARGET: which tool wrote it, and how
@@ -118,6 +118,11 @@ def extract_all(
         print(f"{name}.py: {describe(error, args.target)}", file=sys.stderr)
         return 1
     clips = {video: args.target / clip for video, clip in videos.items()}
+    try:
+        check_inside(args.target, {clip.parent for clip in clips.values()})
+    except ValueError as error:
+        print(f"{name}.py: {error}", file=sys.stderr)
+        return 1
     waiting = {video: clip for video, clip in clips.items() if not is_extracted(clip)}
     largest_first = sorted(waiting, key=size_of, reverse=True)  # so all end together
     jobs = [  # absolute paths: joblib's processes may have been started in another folder

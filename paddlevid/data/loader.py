@@ -24,6 +24,7 @@ from paddlevid.data.dataset import Item, ListError, Sample, SampleList
 from paddlevid.data.decode import limit_threads
 from paddlevid.data.faults import LATE, BadSamplesError, Losses, fetch_in_time
 from paddlevid.data.shared_memory import Slot
+from paddlevid.files import readable
 
 START_LIMIT = 300  # seconds that a process may take to start; it imports NumPy, PyAV and OpenCV
 
@@ -155,21 +156,24 @@ class Loader:
     def _check(self, item: Item) -> bool:
         """Whether the item has a clip; counts and limits those that have none."""
         if item.fatal:
-            raise ListError(item.problem)
+            raise ListError(readable(item.problem))
         if item.views is not None:
             self.bad.pop(item.index, None)  # it was bad in an earlier epoch only
             return True
-        self.bad.setdefault(item.index, item.problem)
-        num_clips = len(self.dataset) / self.num_ranks
-        if len(self.bad) > self.max_bad_samples * num_clips + 1e-6:
-            reasons = "".join(f"\n  {reason}" for reason in list(self.bad.values())[:5])
+        self.bad.setdefault(item.index, readable(item.problem))
+        self.check_bad(list(self.bad.values()))
+        return False
+
+    def check_bad(self, bad: Sequence[str]) -> None:
+        """Raise BadSamplesError where these are too many: of a rank alone, or of all ranks."""
+        if len(bad) > self.max_bad_samples * len(self.dataset) + 1e-6:
+            reasons = "".join(f"\n  {reason}" for reason in bad[:5])
             raise BadSamplesError(
-                f"{len(self.bad)} of {num_clips:.0f} clips cannot be read, more than the share "
+                f"{len(bad)} of {len(self.dataset)} clips cannot be read, more than the share "
                 f"max_bad_samples = {self.max_bad_samples:g} allows:{reasons}\n"
                 "data_tools/check_videos.py finds all bad files and writes a clean list; "
                 "-o TRAIN.max_bad_samples=SHARE allows more"
             )
-        return False
 
     def _items(self, indices: Iterable[int], epoch: int) -> Iterator[Item]:
         """The items of these indices, in order."""

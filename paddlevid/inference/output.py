@@ -9,12 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+from paddlevid.files import readable
 from paddlevid.predictor import Prediction
-
-
-def readable(text: object) -> str:
-    """A path or a message without what UTF-8 cannot hold, as in names from another encoding."""
-    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def file_stem(path: Path) -> str:

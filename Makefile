@@ -88,7 +88,7 @@ demo-frames: $(VENV)/installed
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[test]"
 	$(MAKE) lint
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m "$(ORDINARY)"
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --durations=20 -m "$(ORDINARY)"
 
 test-slow: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[test]"
@@ -97,7 +97,7 @@ test-slow: $(VENV)/installed
 test-paddle26:
 	$(PYTHON) -m venv $(VENV26)
 	$(VENV26)/bin/python -m pip install --quiet -e ".[test]" "paddlepaddle==2.6.2" "numpy<2"
-	OMP_NUM_THREADS=1 $(VENV26)/bin/python -m pytest -q -n 2 --dist loadfile -m "$(ORDINARY)"
+	OMP_NUM_THREADS=1 $(VENV26)/bin/python -m pytest -q -n 2 --dist loadfile --durations=20 -m "$(ORDINARY)"
 
 test-browser: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[test,browser]"

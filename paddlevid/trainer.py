@@ -512,7 +512,8 @@ class _Stopped(Exception):
 class _StopRequest:
     """While it is active, SIGINT and SIGTERM ask the loop to end after the step in progress.
 
-    A second signal acts as usual.
+    A second signal acts as usual; not so SIGTERM below Paddle's launcher, which sends it three
+    times within a second and ends by force what is there after 30 seconds.
     """
 
     def __init__(self) -> None:
@@ -535,7 +536,13 @@ class _StopRequest:
 
     def _handle(self, *_: object) -> None:
         self.requested = True
-        self._restore()
+        if is_launched() and signal.SIGTERM in self._previous:
+            usual = self._previous.pop(signal.SIGTERM)
+            self._restore()
+            self._previous[signal.SIGTERM] = usual
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        else:
+            self._restore()
         tqdm.write("stopping after this step; once more to stop at once", file=sys.stderr)
 
     def _restore(self) -> None:

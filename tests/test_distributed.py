@@ -122,6 +122,27 @@ def test_a_killed_rank_ends_the_job_which_can_be_resumed(small_config, seven, tm
     assert [row[0] for row in figures(run, "train")] == list(range(1, 2 * epochs + 1))
 
 
+def test_a_job_that_is_asked_to_end_saves_the_step_it_is_in(small_config, seven, tmp_path):
+    """As by a queueing system: SIGTERM for the launcher, which passes it on three times."""
+    run, many = tmp_path / "run", seven.with_name("many.list")
+    many.write_text(seven.read_text() * 300)
+    words = train_words(small_config, run, many, 2)
+    job = launch(tmp_path, "train.py", *words, start=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (run / "metrics.csv").exists() or len(figures(run, "train")) < 3:
+            assert time.monotonic() < deadline and job.poll() is None, lines(tmp_path)
+            time.sleep(0.1)
+        os.kill(job.pid, signal.SIGTERM)
+        job.communicate(timeout=60)
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+    newest = sorted(run.glob("checkpoints/*.ckpt"))[-1].stem
+    assert 3 <= int(newest.removeprefix("step_")) < 525, lines(tmp_path)
+    assert f"saved {run}/checkpoints/{newest}.ckpt; go on with" in lines(tmp_path)
+
+
 def rank_of(launcher: int, rank: str) -> int:
     """The process of a rank."""
     for folder in Path("/proc").glob("[0-9]*"):

@@ -221,7 +221,10 @@ assert not [name for name in sys.modules if name.startswith("paddlevid.")]
     np.testing.assert_allclose(list(found.values()), row["probabilities"], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["tsn", "convlstm", "stream", "eco", "cnn_lstm"])
+@pytest.mark.parametrize(
+    "name",
+    ["tsn", "cnn_lstm", *(pytest.param(n, marks=pytest.mark.slow) for n in ("stream", "eco"))],
+)
 def test_the_examples_say_what_is_wrong_in_a_line(name, saved, tmp_path):
     stream = ["--stream"] if name in ("stream", "eco") else []
     assert run("--weights", saved(name), "--out", tmp_path / "out", *stream) == 0

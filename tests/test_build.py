@@ -1,6 +1,7 @@
 """What is built from a config, and what is said where it cannot be."""
 
 import pickle
+import threading
 from pathlib import Path
 
 import cv2
@@ -774,3 +775,15 @@ def test_imagenets_file_may_be_given_by_hand(imagenet, tmp_path):
     model, _ = build.build_model(config(), tmp_path / "resnet18.pdparams")
     assert same(model, source, "trunk.")
     assert calls == []
+
+
+def test_a_label_that_cannot_be_read_in_time_is_not_waited_for():
+    class Stalled(list):
+        samples = [Sample(Path("a.pkl"), 0), Sample(Path("b.avi"), 2)]
+
+        def label_of(self, sample):
+            if sample.path.suffix == ".pkl":  # on a drive that does not answer
+                threading.Event().wait(100)
+            return sample.label
+
+    assert build.read_labels(Stalled([0, 0]), timeout=0.2).tolist() == [-1, 2]

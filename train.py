@@ -286,7 +286,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return train(args)
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"train.py: {describe(error, args.save_dir)}", file=sys.stderr)
+        print(
+            f"train.py: {describe(error, args.save_dir, 'run it with --resume')}", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         print("train.py: stopped", file=sys.stderr)

@@ -89,11 +89,8 @@ def is_disk_full(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno == errno.ENOSPC
 
 
-def describe(error: Exception, folder: Path) -> str:
-    """An error in words; of a full disk it tells where, as `folder` was written to."""
+def describe(error: Exception, folder: Path, then: str = "run it again") -> str:
+    """An error in words; of a full disk where it is, as `folder` was written to, and what then."""
     if is_disk_full(error):
-        return (
-            f"no space left on the disk of {folder}: make room, then run it again (train.py: with "
-            "--resume)"
-        )
+        return f"no space left on the disk of {folder}: make room, then {then}"
     return str(error)

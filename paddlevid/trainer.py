@@ -536,16 +536,11 @@ class _StopRequest:
 
     def _handle(self, *_: object) -> None:
         self.requested = True
-        if is_launched() and signal.SIGTERM in self._previous:
-            usual = self._previous.pop(signal.SIGTERM)
-            self._restore()
-            self._previous[signal.SIGTERM] = usual
+        self._restore()
+        if is_launched():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        else:
-            self._restore()
         tqdm.write("stopping after this step; once more to stop at once", file=sys.stderr)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._previous = {}

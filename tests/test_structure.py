@@ -20,7 +20,7 @@ LEVELS = {
     "paddlevid.data": 0.0,
     "paddlevid.data.packets": 0.0,
     "paddlevid.data.shared_memory": 0.0,
-    "paddlevid.data.limits": 0.0,
+    "paddlevid.data.limits": 0.005,
     "paddlevid.data.mp4": 0.01,
     "paddlevid.data.video": 0.03,
     "paddlevid.data.decode": 0.06,

@@ -1,7 +1,6 @@
 """Clips: a config -> samplers, transforms, data sets and loaders."""
 
 import difflib
-import functools
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -459,19 +458,18 @@ def _no_flip_labels(config: Config, classes: Sequence[str]) -> list[int]:
     return [classes.index(name) for name in names]
 
 
-def _label_of(dataset: VideoDataset | FeatureDataset, sample: Sample, *_: int) -> int | None:
-    return dataset.label_of(sample)
-
-
 def read_labels(dataset: VideoDataset | FeatureDataset, timeout: float = 60.0) -> NDArray[np.int64]:
     """The label of each clip of a data set: (N,), -1 where its .pkl cannot be read in time."""
 
+    def read(index: int, _: int) -> int | None:
+        return dataset.label_of(dataset.samples[index])
+
     def labels() -> Iterator[int]:
-        for sample in tqdm(dataset.samples, "reading labels", leave=False, disable=None):
+        samples = tqdm(dataset.samples, "reading labels", leave=False, disable=None)
+        for index, sample in enumerate(samples):
             try:
                 if is_pickled(sample.path):  # the label may be in it
-                    read = functools.partial(_label_of, dataset, sample)
-                    label = fetch_in_time(read, 0, 0, timeout)
+                    label = fetch_in_time(read, index, 0, timeout)
                 else:
                     label = dataset.label_of(sample)
             except DecodeError:

@@ -1,9 +1,10 @@
 """Limits: how large a clip may be, so that no file fills the memory or holds up a run."""
 
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
+
+from paddlevid.files import check_no_pipe
 
 
 class DecodeError(ValueError):
@@ -47,10 +48,8 @@ def check_frame(owner: Path | str, height: int, width: int) -> None:
 
 def file_size(path: Path) -> int:
     """Bytes of a file or folder; ValueError for a pipe or a device, which is read without end."""
-    status = path.stat()
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        raise ValueError("it is a pipe or a device, not a file")
-    return status.st_size
+    check_no_pipe(path)
+    return path.stat().st_size
 
 
 def check_file(path: Path) -> None:

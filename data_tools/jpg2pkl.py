@@ -174,8 +174,8 @@ def main(argv: list[str] | None = None) -> int:
         }
         if not clips:
             raise ValueError(f"no clips in the class folders of {args.source}")
-        start(args.target, args.source, list(classes), args.embed)
         check_inside(args.target, {file.parent for _, file in clips.values()})
+        start(args.target, args.source, list(classes), args.embed)
     except (ValueError, OSError) as error:
         print(f"jpg2pkl.py: {describe(error, args.target)}", file=sys.stderr)
         return 1

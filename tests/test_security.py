@@ -565,6 +565,18 @@ def test_numbers_to_the_base_60_are_texts(tmp_path):
         assert time.monotonic() - begin < 5
 
 
+def test_old_clips_behind_a_link_are_not_removed(tmp_path):
+    write_video(tmp_path / "source/walk/a.avi", frames_of(2, 16, 16))
+    assert avi2jpg.main([f"{tmp_path}/source", f"{tmp_path}/frames", "--workers", "1"]) == 0
+    for folder in ("victim", "pkl"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "victim/old.pkl").touch()
+    (tmp_path / "pkl/walk").symlink_to(tmp_path / "victim")
+    (tmp_path / "pkl/jpg2pkl.json").write_text("{}")  # of another source: its clips would go
+    assert jpg2pkl.main([f"{tmp_path}/frames", f"{tmp_path}/pkl", "--workers", "1"]) == 1
+    assert (tmp_path / "victim/old.pkl").exists()
+
+
 def test_classes_of_a_label_file_lead_nowhere(tmp_path, capsys):
     (tmp_path / "frames" / "a").mkdir(parents=True)
     np.save(tmp_path / "labels.npy", {"../../made": 0}, allow_pickle=True)

@@ -126,8 +126,13 @@ def compare(
     first: tuple[torch.nn.Parameter, paddle.Tensor],
     inputs: np.ndarray,
     error: float = 1e-4,
+    relus: bool = False,
 ) -> None:
-    """The largest difference of outputs, and of the gradients of the first layer."""
+    """The largest difference of outputs, and of the gradients of the first layer.
+
+    In single precision one of many `relus` may see its input on the other side of 0, and which
+    one depends on the machine: their gradients are compared closely in double precision only.
+    """
     expected = theirs(torch.from_numpy(inputs))
     got = ours(paddle.to_tensor(inputs))
     scale = expected.abs().max().item()
@@ -141,16 +146,16 @@ def compare(
     slope = np.abs(our_slope - their_slope).max() / np.abs(their_slope).max()
     print(f"output {difference:.1e}, gradient of the first layer {slope:.1e}")
     assert difference < error
-    assert slope < 10 * error
+    assert slope < (0.05 if relus and inputs.dtype == np.float32 else 10 * error)
 
 
 def clips(*shape: int) -> np.ndarray:
     return np.random.default_rng(2).normal(size=shape).astype(np.float32)
 
 
-# In single precision one of a deep network's many ReLUs may see its input on the other side of 0.
 @pytest.mark.parametrize(
-    ("depth", "dtype"), [(18, "float32"), (50, "float32"), (101, "float64"), (152, "float64")]
+    ("depth", "dtype"),
+    [(18, "float32"), (50, "float32")] + [(depth, "float64") for depth in (18, 50, 101, 152)],
 )
 def test_tsn_equals_one_on_torchvisions_resnet(depth, dtype, tmp_path):
     name = f"tsn_r{depth}"
@@ -160,7 +165,7 @@ def test_tsn_equals_one_on_torchvisions_resnet(depth, dtype, tmp_path):
     theirs = theirs.double() if dtype == "float64" else theirs
     first = (theirs.trunk.conv1.weight, ours.trunk.conv1.weight)
     error = 1e-4 if dtype == "float32" else 1e-10
-    compare(theirs, ours, first, clips(2, 3, 3, 96, 64).astype(dtype), error)
+    compare(theirs, ours, first, clips(2, 3, 3, 96, 64).astype(dtype), error, relus=True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -174,7 +179,8 @@ def test_eco_equals_one_that_is_written_in_pytorch(name, size, dtype, tmp_path):
     early = (theirs.conv2_reduce.conv.weight, ours.conv2_reduce.conv.weight)
     clip = clips(2, 3, 4, *size).astype(dtype)
     error = 1e-4 if dtype == "float32" else 1e-8  # Paddle divides by 9 in single precision
-    compare(lambda clip: theirs(clip.flip(1)), ours, early, clip, error)  # it takes BGR
+    # It takes BGR.
+    compare(lambda clip: theirs(clip.flip(1)), ours, early, clip, error, relus=True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -197,7 +203,7 @@ def test_lrcn_equals_one_that_is_written_in_pytorch(name, arguments, dtype, tmp_
     firsts = (net.trunk.features[0] if is_vgg else net.trunk.conv1 for net in (theirs, ours))
     first = tuple(layer.weight for layer in firsts)
     error = 1e-4 if dtype == "float32" else 1e-6  # sums of biases and averages are single
-    compare(theirs, ours, first, clips(2, 3, 4, 64, 72).astype(dtype), error)
+    compare(theirs, ours, first, clips(2, 3, 4, 64, 72).astype(dtype), error, relus=True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -208,20 +214,23 @@ def test_vgg16_equals_torchvisions(dtype, tmp_path):
     theirs = theirs.double() if dtype == "float64" else theirs
     first = (theirs.features[0].weight, ours.features[0].weight)
     error = 1e-4 if dtype == "float32" else 1e-10
-    compare(theirs.features, ours, first, clips(2, 3, 64, 96).astype(dtype), error)
+    compare(theirs.features, ours, first, clips(2, 3, 64, 96).astype(dtype), error, relus=True)
 
 
-def test_inception_v3_equals_torchvisions(tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_inception_v3_equals_torchvisions(dtype, tmp_path):
     theirs = randomize(torchvision.models.inception_v3(init_weights=False))
-    ours = create_trunk("inception_v3")
+    ours = in_precision(dtype, lambda: create_trunk("inception_v3"))
     through_a_file(theirs, ours, tmp_path)
     theirs.fc = torch.nn.Identity()
+    theirs = theirs.double() if dtype == "float64" else theirs
 
     def features(frames: paddle.Tensor) -> paddle.Tensor:
         return ours(frames).mean(axis=[2, 3])
 
     first = (theirs.Conv2d_1a_3x3.conv.weight, ours.inception_stem.conv_1a_3x3[0].weight)
-    compare(theirs, features, first, clips(2, 3, 107, 139))
+    error = 1e-4 if dtype == "float32" else 1e-8  # Paddle averages in single precision
+    compare(theirs, features, first, clips(2, 3, 107, 139).astype(dtype), error, relus=True)
 
 
 SMALL = {

@@ -39,8 +39,14 @@ def test_each_bench_prints_one_json_line(words, figures, capsys):
     assert (result["bench"], result["clips"], result["steps"]) == (words[0], 2, 2)
 
 
-@pytest.mark.parametrize("of", ["train", "evaluate", "stream"])
-@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize(
+    ("of", "workers"),
+    [
+        ("train", "0"),
+        ("stream", "0"),
+        *(pytest.param(of, "1", marks=pytest.mark.slow) for of in ("train", "evaluate", "stream")),
+    ],
+)
 def test_each_soak_makes_its_steps_and_prints_the_curve(of, workers, monkeypatch, capsys):
     monkeypatch.setattr(soak, "STEPS_PER_EPOCH", 3)
     small = ["--clips", "2", "--frames", "2", "--size", "32", "--steps", "6"]
@@ -129,6 +135,7 @@ def test_the_arguments_reach_the_network(monkeypatch, capsys):
     assert [model.fc.weight.shape[0] for model in made] == [8 * 6] * 2
 
 
+@pytest.mark.slow
 def test_paddles_own_settings_can_be_measured():
     environment = {
         name: value

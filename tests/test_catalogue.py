@@ -16,11 +16,11 @@ from paddlevid.models import MODELS, create_model
         ("tsn_r50", 4.0880e9),
         ("tsn_r101", 7.8002e9),
         ("eco_lite", 46.49e9),
-        ("eco_full", 64.41e9),
+        pytest.param("eco_full", 64.41e9, marks=pytest.mark.slow),
         ("movinet_a0", 2.631e9 - 200 * 2048),  # published with 600 classes
         ("movinet_a0_stream", 2.426e9 - 200 * 2048),
         ("cnn_lstm", 209_715_200 + 131_072 + 256 * 400),
-        ("lrcn_vgg16", 10 * 15.398e9 + 94.4e6),
+        pytest.param("lrcn_vgg16", 10 * 15.398e9 + 94.4e6, marks=pytest.mark.slow),
     ],
 )
 def test_the_multiply_adds_of_convolutional_networks_are_the_published_ones(name, expected):

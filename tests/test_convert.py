@@ -173,9 +173,10 @@ def mmaction2_timesformer(name: str) -> str:
 
 
 DIVIDED = True
+RESNETS = ["tsn", "tsn, bottlenecks", pytest.param("tsn, more of them", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("case", ["tsn", "tsn, bottlenecks", "tsn, more of them"])
+@pytest.mark.parametrize("case", RESNETS)
 @pytest.mark.parametrize("name", [torchvision, mmaction2_tsn])
 def test_resnets_of_pytorch_fit(case, name):
     model = tiny(case)
@@ -185,7 +186,7 @@ def test_resnets_of_pytorch_fit(case, name):
     assert conversion.project.normalization[0] == (0.485, 0.456, 0.406)
 
 
-@pytest.mark.parametrize("case", ["tsn", "tsn, bottlenecks", "tsn, more of them"])
+@pytest.mark.parametrize("case", RESNETS)
 def test_resnets_of_paddlevideo_fit(case, monkeypatch):
     monkeypatch.setitem(globals(), "DEEP", case == "tsn, more of them")
     model = tiny(case)
@@ -478,9 +479,11 @@ def test_weights_of_joint_attention_do_not_fit_divided_attention():
 
 
 def test_every_network_has_projects():
-    classes = {type(create_model(name, num_classes=2)).__name__ for name in SMALLEST}
+    with paddle.LazyGuard():
+        networks = [create_model(name, num_classes=2) for name in SMALLEST]
+        networks += [create_trunk(name) for name in ("vgg16", "inception_v3", "resnet18")]
+    classes = {type(network).__name__ for network in networks}
     classes.add("ConvLSTM")  # which has no classes: tests/test_convlstm.py
-    classes |= {type(create_trunk(name)).__name__ for name in ("vgg16", "inception_v3", "resnet18")}
     assert set(PROJECTS) == classes | {"NarrowResNet"}
 
 

@@ -176,7 +176,10 @@ def test_the_examples_resize_and_crop_as_the_transforms_do(size):
 # --- programs -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["eco", "timesformer", "lrcn", "movinet", "positions"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("eco", marks=pytest.mark.slow), "timesformer", "lrcn", "movinet", "positions"],
+)
 def test_an_exported_network_says_what_the_network_says(name, saved, tmp_path, capsys):
     weights = saved(name)
     if name == "positions" and paddle.__version__.startswith("2."):
@@ -223,7 +226,7 @@ assert not [name for name in sys.modules if name.startswith("paddlevid.")]
 
 @pytest.mark.parametrize(
     "name",
-    ["tsn", "cnn_lstm", *(pytest.param(n, marks=pytest.mark.slow) for n in ("stream", "eco"))],
+    ["tsn", *(pytest.param(n, marks=pytest.mark.slow) for n in ("cnn_lstm", "stream", "eco"))],
 )
 def test_the_examples_say_what_is_wrong_in_a_line(name, saved, tmp_path):
     stream = ["--stream"] if name in ("stream", "eco") else []
@@ -301,7 +304,9 @@ def test_the_frames_to_come_are_those_of_infer(saved, tmp_path, monkeypatch, cap
     assert (tmp_path / "predicted.png").stat().st_size > 0
 
 
-@pytest.mark.parametrize("name", ["stream", "positions", "eco"])
+@pytest.mark.parametrize(
+    "name", ["stream", "positions", pytest.param("eco", marks=pytest.mark.slow)]
+)
 def test_the_examples_of_live_video_equal_the_streams(name, saved, tmp_path, capfd):
     weights = saved(name)
     frames = frames_of(33)
@@ -335,7 +340,11 @@ def require_onnx():
 @needs_onnx
 @pytest.mark.parametrize(
     ("name", "flags"),
-    [("positions", []), ("stream", ["--stream"]), ("convlstm", [])],
+    [
+        pytest.param("positions", [], marks=pytest.mark.slow),
+        ("stream", ["--stream"]),
+        ("convlstm", []),
+    ],
 )
 def test_onnxruntime_says_what_the_network_says(name, flags, saved, tmp_path):
     require_onnx()

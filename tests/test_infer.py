@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 import yaml
-from conftest import write_sounding_video, write_video
+from conftest import write_small_config, write_sounding_video, write_video
 from safetensors.numpy import save_file
 
 import infer
@@ -26,13 +26,20 @@ from paddlevid.weights import read_weights
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def weights(small_config, tmp_path):
-    """Weights of a short run on dark and light clips."""
-    folder = tmp_path / "run"
-    words = ["--config", small_config, "--save_dir", folder, "--epoch", "8", "--seed", "3"]
+@pytest.fixture(scope="module")
+def trained(small_data, tmp_path_factory):
+    """The folder of a short run on dark and light clips."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = write_small_config(folder / "small.yaml", small_data)
+    words = ["--config", config, "--save_dir", folder / "run", "--epoch", "8", "--seed", "3"]
     assert train.main([str(word) for word in words]) == 0
-    return folder / "best.pdparams"
+    return folder / "run"
+
+
+@pytest.fixture
+def weights(trained, tmp_path):
+    """The weights of that run, in a copy of its folder."""
+    return shutil.copytree(trained, tmp_path / "run") / "best.pdparams"
 
 
 @pytest.fixture

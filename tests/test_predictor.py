@@ -81,10 +81,11 @@ def test_the_most_probable_classes_come_first():
 
 # --- engines --------------------------------------------------------------------------------------
 
+MOST = [pytest.param(c, marks=[pytest.mark.slow] * (c == "eco full")) for c in TINY]
 WRONG_IN_PADDLE_2 = ("eco lite", "eco full", "movinet, causal", "movinet, causal and whole kernels")
 
 
-@pytest.mark.parametrize("case", TINY)
+@pytest.mark.parametrize("case", MOST)
 def test_both_engines_say_the_same_for_any_number_of_clips(case):
     paddle.seed(0)
     network = disturb(tiny(case, 4))
@@ -199,7 +200,7 @@ def test_a_gpu_is_asked_for_programs_only_where_they_were_wanted(monkeypatch):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", TINY)
+@pytest.mark.parametrize("case", MOST)
 def test_a_program_that_was_kept_needs_no_weights(case):
     if case in WRONG_IN_PADDLE_2 and paddle.__version__.startswith("2."):
         pytest.skip("it is no good as a program there")

@@ -142,6 +142,7 @@ def assert_dashboards_open(words):
         server.wait()
 
 
+@pytest.mark.slow
 def test_the_python_example_runs():
     (example,) = blocks(README, "python")
     out = subprocess.run(

@@ -104,13 +104,21 @@ MOMENTS = {
     "in the middle of a checkpoint": ("pickle", "dump", 3, "half"),
     "before a checkpoint is in its place": ("os", "replace", 8, "before"),
 }
+OTHER_MOMENTS = (
+    "in the first step", "in a step", "in an evaluation", "before a checkpoint is in its place",
+)  # fmt: skip
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills as POSIX does")
 @pytest.mark.parametrize(
     ("moment", "minutes"),
-    [(moment, 0) for moment in MOMENTS]
-    + [("in a step", 1e-9), ("between the two files of the best weights", 1e-9)],
+    [
+        ("in a step", 1e-9),
+        ("in the middle of a checkpoint", 0),
+        ("between the two files of the best weights", 0),
+        *(pytest.param(moment, 0, marks=pytest.mark.slow) for moment in OTHER_MOMENTS),
+        pytest.param("between the two files of the best weights", 1e-9, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     moment, minutes, small_data, unbroken, tmp_path

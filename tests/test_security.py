@@ -651,6 +651,7 @@ sys.addaudithook(note)
 """
 
 
+@pytest.mark.slow
 def test_training_and_prediction_open_no_connection(small_config, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(HOOK)
     note = tmp_path / "note"

@@ -413,6 +413,7 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
 def test_the_memory_of_a_stream_does_not_grow():
     stream, frame = StateStream(Stepper(Predictor(movinet())), one_view), frames(1)[0]

@@ -464,7 +464,9 @@ def unbroken(tmp_path_factory):
     return folder, *run(folder, **SAMPLED)
 
 
-@pytest.mark.parametrize("stop_after", [3, 6, 13])  # batches, six an epoch
+@pytest.mark.parametrize(  # batches, six an epoch
+    "stop_after", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (6, 13))]
+)
 def test_an_interrupted_run_ends_with_the_weights_of_an_unbroken_one(
     tmp_path, unbroken, stop_after
 ):

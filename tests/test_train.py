@@ -478,7 +478,9 @@ def run_frozen(small_config, folder, *more: str) -> int:
     return train.main(["--config", str(small_config), "--save_dir", str(folder), *words])
 
 
-@pytest.mark.parametrize("name", ["movinet_a0", "movinet_a0_stream"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("movinet_a0", marks=pytest.mark.slow), "movinet_a0_stream"]
+)
 def test_a_frozen_trunk_that_runs_once_gives_the_same_weights(small_config, tmp_path, name):
     reads = []
     for cached in (False, True):

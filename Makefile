@@ -92,7 +92,7 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e ".[test]"
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 -m slow
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist worksteal -m slow
 
 test-paddle26:
 	$(PYTHON) -m venv $(VENV26)

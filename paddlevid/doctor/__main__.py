@@ -109,7 +109,7 @@ def _examine_config(page: Page, args: argparse.Namespace, has_paddle: bool) -> N
         try:
             configs.append(load_config(args.config, args.overrides))
         except ConfigError as error:
-            yield wrong(str(error), "correct the config; paddlevid/config.py lists all keys")
+            yield wrong(str(error), "correct the config; paddlevid/config/keys.py lists all keys")
             return
         yield ok(f"{args.config}: {configs[0].model.create_name}, {configs[0].model.format}")
         for note in configs[0].notes:

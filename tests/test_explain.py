@@ -19,8 +19,8 @@ def network(name, **arguments):
     return model
 
 
-def clip_of(t, side, seed=0):
-    return np.random.default_rng(seed).normal(0, 1, (3, t, side, side)).astype(np.float32)
+def clip_of(t, side, seed=0, channels=3):
+    return np.random.default_rng(seed).normal(0, 1, (channels, t, side, side)).astype(np.float32)
 
 
 def outputs(layer, model, clip):
@@ -39,8 +39,9 @@ TINY_MOVINET = {"stem": 4, "stages": "4: 8@33x2 / 8: 8@33", "head": 6, "dense": 
 # --- Grad-CAM -------------------------------------------------------------------------------------
 
 
-def test_of_a_tsn_it_is_the_class_activation_map():
-    model, clip = network("tsn_r18", width=4), clip_of(3, 128)
+@pytest.mark.parametrize("channels", [3, 10])
+def test_of_a_tsn_it_is_the_class_activation_map(channels):
+    model, clip = network("tsn_r18", width=4, in_channels=channels), clip_of(3, 128, 0, channels)
     maps = outputs(model.trunk, model, clip).numpy()  # (T, D, 4, 4)
     for label in range(3):
         cam = np.einsum("d,tdhw->thw", model.fc.weight.numpy()[:, label], maps)

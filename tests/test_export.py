@@ -8,6 +8,7 @@ import sys
 import wave
 from pathlib import Path
 
+import cv2
 import numpy as np
 import paddle
 import pytest
@@ -72,6 +73,11 @@ MODELS = {
         "name": "convlstm", "task": "predict", "seg_num": 3, "num_future": 2, "interval": 2,
         "grey": True, "arguments": {"hidden": 4, "patch_size": 2},
     },
+    "flow": {
+        "name": "tsn_r18", "modality": "flow", "seg_num": 3, "seglen": 2,
+        "image_mean": [0.5, 0.5], "image_std": [0.226, 0.226],
+        "flow_short_side": 44, "arguments": {"width": 8, "in_channels": 4},
+    },
 }  # fmt: skip
 CLASSES = ["wave <&>", "挥手", "sit", "run", "jump", "kick"]
 
@@ -131,6 +137,17 @@ def scores_in(lines: list[str]) -> dict[str, float]:
     return {line.split("  ", 1)[1]: float(line.split("  ", 1)[0]) for line in lines}
 
 
+def assert_infer_says(lines: list[str], weights: Path, video: Path, *words: object) -> None:
+    """The scores in the lines of an example are those of infer.py."""
+    output = video.with_suffix(".jsonl")
+    words = ("--weights", weights, *words, video, "--output", output)
+    assert infer.main([str(word) for word in words]) == 0
+    row = json.loads(output.read_text(encoding="utf-8"))
+    found = scores_in(lines)
+    assert list(found) == row["classes"]
+    np.testing.assert_allclose(list(found.values()), row["probabilities"], atol=1e-5)
+
+
 # --- the pieces of the examples -------------------------------------------------------------------
 
 
@@ -161,7 +178,7 @@ def test_the_examples_choose_the_frames_that_the_samplers_choose(num_frames, seg
 @pytest.mark.parametrize("size", [(48, 64), (64, 48), (37, 81)])
 def test_the_examples_resize_and_crop_as_the_transforms_do(size):
     clip = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
-    s = {"short_size": 33, "height": 20, "width": 44, "size": 21}
+    s = {"short_size": 33, "height": 20, "width": 44, "size": 21, "fill": 0}
     transforms = {
         "short_side": ResizeShortSide(33), "fixed": Resize(20, 44), "letterbox": Letterbox(20, 44)
     }  # fmt: skip
@@ -215,13 +232,44 @@ assert not [name for name in sys.modules if name.startswith("paddlevid.")]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     lines = [line for line in done.stdout.decode().splitlines() if re.match(r"\d", line)]
-    output = tmp_path / "p.jsonl"
-    words = ["--weights", weights, *options, video, "--output", output]
-    assert infer.main([str(word) for word in words]) == 0
-    row = json.loads(output.read_text(encoding="utf-8"))
-    found = scores_in(lines)
-    assert list(found) == row["classes"]
-    np.testing.assert_allclose(list(found.values()), row["probabilities"], atol=1e-5)
+    assert_infer_says(lines, weights, video, *options)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("dis", ["INFER.num_clips=2"]),
+        ("dis", ["INFER.crops=10", "MODEL.flow_short_side=0"]),
+        ("farneback", ["MODEL.fixed_size=[36, 48]", "MODEL.letterbox=True"]),
+    ],
+)
+def test_the_example_of_a_network_for_flow_computes_it(method, options, saved, tmp_path, capfd):
+    weights = saved("flow", flow_method=method)
+    texture = cv2.blur(np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8), (5, 5))
+    frames = np.stack([np.roll(texture, i * i // 4, axis=1)[:, :64] for i in range(12)])
+    video = write_video(tmp_path / "clip.avi", frames)
+    options = [word for option in options for word in ("-o", option)]
+    assert run("--weights", weights, "--out", tmp_path / "out", *options, "--video", video) == 0
+    metadata = metadata_of(tmp_path / "out")
+    assert (metadata["kind"], metadata["flow"]["method"]) == ("flow", method)
+    assert metadata["programs"]["model"]["inputs"][0]["shape"][:3] == [-1, 4, 3]
+    said = example_says(tmp_path / "out", capfd, video)
+    assert_infer_says(said, weights, video, *options)
+    still = write_video(tmp_path / "still.avi", np.repeat(frames[:1], 12, axis=0))
+    assert scores_in(example_says(tmp_path / "out", capfd, still)) != scores_in(said)
+
+
+def test_the_example_of_a_network_for_flow_says_what_has_none(saved, tmp_path):
+    assert run("--weights", saved("flow", flow_short_side=0), "--out", tmp_path / "out") == 0
+    for frames, message in (
+        (frames_of(1), "has a single frame; optical flow is between two"),
+        (frames_of(3, 8, 8), "no optical flow between frames of 8x8, which need 16 pixels or more"),
+    ):
+        video = write_video(tmp_path / "clip.avi", frames)
+        words = [sys.executable, tmp_path / "out" / "example.py", video]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 1 and f"{video}" in done.stderr and message in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -252,12 +300,7 @@ def test_other_samplings_have_examples_too(name, num_frames, saved, tmp_path, ca
     weights = saved(name)  # lrcn: fewer frames than the program takes
     video = write_video(tmp_path / "clip.avi", frames_of(num_frames))
     assert run("--weights", weights, "--out", tmp_path / "out", "--video", video) == 0
-    found = scores_in(example_says(tmp_path / "out", capfd, video))
-    output = tmp_path / "p.jsonl"
-    assert infer.main(["--weights", str(weights), str(video), "--output", str(output)]) == 0
-    row = json.loads(output.read_text(encoding="utf-8"))
-    assert list(found) == row["classes"]
-    np.testing.assert_allclose(list(found.values()), row["probabilities"], atol=1e-5)
+    assert_infer_says(example_says(tmp_path / "out", capfd, video), weights, video)
 
 
 def test_a_network_for_features_takes_a_row_for_each_frame(saved, tmp_path, capfd):
@@ -281,12 +324,8 @@ def test_with_its_trunk_a_network_for_features_takes_videos(saved, tmp_path, cap
     words = ["--weights", weights, "--trunk", trunk]
     assert run(*words, "--out", tmp_path / "out", "--video", video) == 0
     assert metadata_of(tmp_path / "out")["trunk"]["name"] == "tsn_r18"
-    found = scores_in(example_says(tmp_path / "out", capfd, video))
-    output = tmp_path / "p.jsonl"
-    assert infer.main([str(word) for word in [*words, video, "--output", output]]) == 0
-    row = json.loads(output.read_text(encoding="utf-8"))
-    assert list(found) == row["classes"]
-    np.testing.assert_allclose(list(found.values()), row["probabilities"], atol=1e-5)
+    said = example_says(tmp_path / "out", capfd, video)
+    assert_infer_says(said, weights, video, "--trunk", trunk)
 
 
 def test_the_frames_to_come_are_those_of_infer(saved, tmp_path, monkeypatch, capfd):

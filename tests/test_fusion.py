@@ -330,13 +330,11 @@ def test_many_views_are_read_few_clips_at_a_time(streams):
         assert loader.batch_size == 1
 
 
-def test_a_flow_stream_is_neither_explained_nor_exported(streams, tmp_path, capsys):
-    from paddlevid.export.__main__ import main as export
-
-    words = ["--weights", streams / "flow.safetensors"]
-    videos = [streams / "videos", "--explain", tmp_path / "why"]
-    assert infer.main([*map(str, [*words, *videos])]) == 1
-    assert "--explain draws on frames, but MODEL.modality is 'flow'" in capsys.readouterr().err
-    assert export([*map(str, [*words, "--out", tmp_path / "out"])]) == 1
-    assert "what is exported has to see RGB frames" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+def test_a_flow_stream_is_explained_on_what_it_sees(streams, tmp_path):
+    words = ["--weights", streams / "flow.safetensors", streams / "videos/a/clip0.avi"]
+    words += ["--explain", tmp_path / "why", "--save-video", tmp_path / "drawn"]
+    assert infer.main([*map(str, words)]) == 0
+    assert {path.suffix for path in (tmp_path / "why").iterdir()} == {".png", ".mp4"}
+    (picture,) = (tmp_path / "why").glob("*.png")
+    above = cv2.imread(str(picture))[-250:-140, :240].astype(int)  # two fields, their heat below
+    assert np.ptp(above[..., 2] - above[..., 1]) > 20  # x is red, y green

@@ -90,6 +90,7 @@ LEVELS = {
     "paddlevid.export.onnx_file": 4.2,
     "paddlevid.export.example_clip": 4.1,
     "paddlevid.export.example_features": 4.1,
+    "paddlevid.export.example_flow": 4.1,
     "paddlevid.export.example_frames": 4.1,
     "paddlevid.export.example_memory": 4.1,
     "paddlevid.export.example_state": 4.1,

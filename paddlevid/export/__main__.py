@@ -87,8 +87,6 @@ def export(args: argparse.Namespace) -> None:
     frames = num_frames(config, args.frames)
     if args.onnx:
         check_onnx()
-    if config.model.is_flow:
-        raise ConfigError("MODEL.modality is 'flow': what is exported has to see RGB frames")
     runtime.configure()
     # Paddle is imported here, so that --help and a wrong config answer at once.
     import paddle
@@ -200,11 +198,13 @@ def make_plan(args: argparse.Namespace, config: Config, model: "nn.Layer", frame
         if is_past
         else build.build_test_transform(config, reader)
     )
-    view = transform(np.zeros((1, 480, 640, 3), np.uint8), np.random.default_rng(0))
-    clip = (view.shape[1], frames, *view.shape[3:])
+    is_flow, length = config.model.is_flow, config.model.seglen
+    seen = (length, 480, 640, 2) if is_flow else (1, 480, 640, 3)
+    view = transform(np.zeros(seen, np.uint8), np.random.default_rng(0))
+    clip = (view.shape[1], frames // length if is_flow else frames, *view.shape[3:])
     if args.stream:
         return (plan_memory if isinstance(model, ECO) else plan_state)(model, clip)
-    return plan_whole(model, "frames" if is_past else "clip", clip)
+    return plan_whole(model, "frames" if is_past else "flow" if is_flow else "clip", clip)
 
 
 def write_programs(plan: "Plan", folder: Path) -> tuple[dict[str, dict], dict[str, "Run"]]:  # noqa: F821

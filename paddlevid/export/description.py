@@ -69,12 +69,22 @@ def describe_input(config: Config, kind: str, frames: int) -> dict:
         is_boxed = model.letterbox and model.format not in ("features", "moving_mnist")
         resize = {"kind": "letterbox" if is_boxed else "fixed"}
         resize |= {"height": fixed[0], "width": fixed[1]}
+        resize |= {"fill": 128 if model.is_flow else 0} if is_boxed else {}
         if kind == "frames" or model.format == "features":
             crop = {"kind": "whole"}
     described = {
         "sampling": sampling, "resize": resize, "crop": crop, "colours": "RGB",
         "interpolation": "bilinear (OpenCV's INTER_LINEAR)",
     }  # fmt: skip
+    if kind == "flow":
+        del described["colours"]
+        crop["kind"] += ", of flow" if reader.crops == 10 else ""
+        described["flow"] = {
+            "method": model.flow_method,
+            "bound": model.flow_bound,
+            "short_side": model.flow_short_side,
+            "channels": "x1 y1 x2 y2 ..., levels round((pixels + bound) * 255 / (2 * bound))",
+        }
     if kind == "frames":
         return described | {"grey": model.grey or model.format == "moving_mnist", "range": [0, 1]}
     return described | {
@@ -88,7 +98,7 @@ def describe_input(config: Config, kind: str, frames: int) -> dict:
 def example(described: dict, kind: str) -> str:
     """The text of a script that uses the programs; "" where there is none."""
     roles: dict[str, Callable] = {}
-    if kind == "clip":
+    if kind in ("clip", "flow"):
         if described["sampling"]["kind"] not in pieces.SAMPLINGS:
             return ""
         roles["choose"] = pieces.SAMPLINGS[described["sampling"]["kind"]]
@@ -96,6 +106,9 @@ def example(described: dict, kind: str) -> str:
         roles["decoded"] = pieces.decoded
         roles["resize"] = pieces.RESIZES[described["resize"]["kind"]]
         roles["views"] = pieces.VIEWS[described["crop"]["kind"]]
+    if kind == "flow":
+        roles["estimate"] = pieces.FLOWS[described["flow"]["method"]]
+        roles["shrunk"] = pieces.shrunk
     text = (Path(__file__).parent / f"example_{kind}.py").read_text(encoding="utf-8")
     text = re.sub(r"from paddlevid\.export\.pieces import .*\n", "", text)
     sources = [

@@ -38,7 +38,8 @@ class Plan:
     """All programs of a network.
 
     Args:
-        kind: "clip", "features", "frames" (to come), "state" or "memory": what the example is for.
+        kind: "clip", "flow", "features", "frames" (to come), "state" or "memory": what the example
+            is for.
         parts: by the names of their files.
         drive: takes what runs each part and clips (N, ...): -> all that is said of them.
         clip: the shape of what `drive` takes, without N.
@@ -68,8 +69,8 @@ def _difference(got: NDArray[np.float32], right: NDArray[np.float32]) -> float:
 
 
 def plan_whole(network: nn.Layer, kind: str, clip: Sequence[int]) -> Plan:
-    """A network that is called with a clip, with features or with frames of the past."""
-    name = {"clip": "clips", "features": "features", "frames": "past"}[kind]
+    """A network that is called with a clip, of frames or of flow, features or past frames."""
+    name = {"features": "features", "frames": "past"}.get(kind, "clips")
     output = "future" if kind == "frames" else "logits"
     part = Part(Call(network, "forward", {}), {name: [None, *clip]}, [output], _eager(network))
     return Plan(kind, {"model": part}, lambda runs, clips: runs["model"](clips), tuple(clip))

@@ -94,7 +94,7 @@ SAMPLINGS = {
 }  # fmt: skip
 FRAMES_OF_ALL = ("uniform", "end", "chapter")  # seg_num frames, whatever seglen is
 
-# --- resizing: a frame (H, W, 3) -> (h, w, 3) -----------------------------------------------------
+# --- resizing: a frame or a field (H, W, C) -> (h, w, C) ------------------------------------------
 
 
 def short_side(frame, s):
@@ -110,11 +110,11 @@ def fixed(frame, s):
 
 
 def letterbox(frame, s):
-    """Into a fixed size with the aspect ratio kept, between black bars."""
+    """Into a fixed size with the aspect ratio kept, between bars."""
     ratio = max(frame.shape[0] / s["height"], frame.shape[1] / s["width"])
     height, width = (max(int(side / ratio), 1) for side in frame.shape[:2])
     top, left = (s["height"] - height) // 2, (s["width"] - width) // 2
-    box = np.zeros((s["height"], s["width"], 3), np.uint8)
+    box = np.full((s["height"], s["width"], frame.shape[2]), s["fill"], np.uint8)
     box[top : top + height, left : left + width] = cv2.resize(frame, (width, height))
     return box
 
@@ -155,4 +155,44 @@ def ten(clip, s):
     return views + [view[:, :, ::-1] for view in views]
 
 
-VIEWS = {"whole": whole, "centre": centre, "three": three, "ten": ten}
+def ten_of_flow(clip, s):
+    """The corners and the middle, each also mirrored, where x goes the other way."""
+    size = s["size"]
+    y, x = (clip.shape[1] - size) // 4, (clip.shape[2] - size) // 4
+    places = [(0, 0), (0, 4 * x), (4 * y, 0), (4 * y, 4 * x), (2 * y, 2 * x)]
+    views = [clip[:, top : top + size, left : left + size] for top, left in places]
+    return views + [np.where([True, False], 255 - view, view)[:, :, ::-1] for view in views]
+
+
+VIEWS = {
+    "whole": whole, "centre": centre, "three": three, "ten": ten, "ten, of flow": ten_of_flow,
+}  # fmt: skip
+
+# --- optical flow: two grey frames -> how far each pixel moves (H, W, 2) --------------------------
+
+
+def dis(before, after):
+    """By dense inverse search."""
+    preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
+    return cv2.DISOpticalFlow_create(preset).calc(before, after, None)
+
+
+def tvl1(before, after):
+    """By TV-L1, of OpenCV's contrib modules: pip install opencv-contrib-python-headless"""
+    return cv2.optflow.DualTVL1OpticalFlow_create().calc(before, after, None)
+
+
+def farneback(before, after):
+    """By Farneback's polynomials."""
+    return cv2.calcOpticalFlowFarneback(before, after, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+
+
+FLOWS = {"dis": dis, "tvl1": tvl1, "farneback": farneback}
+
+
+def shrunk(frame, short_side):
+    """A frame with a short side of so many pixels, 0: as it is; smaller by averaging pixels."""
+    scale = short_side / min(frame.shape[:2]) if short_side else 1
+    height, width = (round(side * scale) for side in frame.shape[:2])
+    method = cv2.INTER_AREA if height < frame.shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(frame, (width, height), interpolation=method)

@@ -51,8 +51,6 @@ def predict_clips(args: argparse.Namespace, networks: list[Network], classes: li
         raise ConfigError(f"--curve: {config.model.create_name} does not read frame by frame")
     explainer = None
     if args.explain:
-        if config.model.is_flow:
-            raise ConfigError("--explain draws on frames, but MODEL.modality is 'flow'")
         if runtime.is_launched():
             raise ConfigError("--explain runs in one process: start it without paddle's launcher")
         explainer = Explainer(

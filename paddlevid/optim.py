@@ -89,13 +89,14 @@ def group_parameters(
             f"{type(model).__name__} has none: leave it at 1"
         )
     groups: dict[tuple[float, float], list[paddle.Tensor]] = {}
+    classifier = getattr(model, "classifier", None)
     for prefix, layer in model.named_sublayers(include_self=True):
         for name, parameter in layer.named_parameters(include_sublayers=False):
             if parameter.stop_gradient:
                 continue
             kind = _kind_of(layer, name)
             rate = bias_lr if kind == "bias" else 1.0
-            if prefix != getattr(model, "classifier", None):
+            if prefix != classifier and not prefix.startswith(f"{classifier}."):
                 rate *= trunk_lr
                 block = re.match(r"blocks\.(\d+)", prefix)
                 below = depth - 1 - int(block[1]) if block else depth if prefix != "norm" else -1

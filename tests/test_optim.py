@@ -242,13 +242,20 @@ def test_the_rate_of_biases_is_not_that_of_norms(name):
         assert rate == (2.0 if kind_by_name(name, parameter) == "bias" else 1.0), parameter
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tsn_r18", "eco_lite", "eco_full", "timesformer_base", "cnn_lstm", "lrcn_r18", "movinet_a0",
+        "movinet_a0_stream",
+    ],
+)  # fmt: skip
 def test_the_rate_of_the_trunk_is_that_of_all_but_the_classifier(name):
-    model = tiny(name)
-    heads = {f"{model.classifier}.weight", f"{model.classifier}.bias"}
+    with paddle.LazyGuard():
+        model = create_model(name, num_classes=3)
     table = table_of(model, trunk_lr=0.25)
-    assert {parameter for parameter, (rate, _) in table.items() if rate == 1.0} == heads
-    assert {rate for parameter, (rate, _) in table.items() if parameter not in heads} == {0.25}
+    heads = {parameter for parameter, (rate, _) in table.items() if rate == 1.0}
+    assert heads == {name for name in table if name.startswith(f"{model.classifier}.")}
+    assert heads and {rate for rate, _ in table.values()} == {0.25, 1.0}
 
 
 @pytest.mark.parametrize("depth", [1, 3])

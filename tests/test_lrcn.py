@@ -191,3 +191,13 @@ def test_what_is_not_trained_may_be_computed_in_another_way(name):
     model.eval()
     model(clip)
     assert len(calls) == 1
+
+
+def test_frozen_batch_norms_stay_so_when_they_become_those_of_all_processes():
+    model = create_model("lrcn_r18", num_classes=2, width=8, grid=1, reduced=4, hidden=4)
+    model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model.train()
+    norms = {n: c for n, c in model.named_sublayers() if isinstance(c, paddle.nn.SyncBatchNorm)}
+    assert len(norms) == 20
+    for name, norm in norms.items():
+        assert norm.training == name.startswith("trunk.layer4."), name

@@ -95,14 +95,11 @@ class LRCN(nn.Layer):
         for layer in (self.reduce, self.fc):
             nn.initializer.XavierUniform()(layer.weight)
             nn.initializer.Constant(0.0)(layer.bias)
-        blocks = blocks_of(self.trunk)
-        self._frozen = list(itertools.chain(*blocks[: 5 - trained_blocks]))
-        self._trained = list(itertools.chain(*blocks[5 - trained_blocks :]))
+        self._num_frozen = 5 - trained_blocks
         # Says in training what `frozen_part` says, in a faster way, where there is one.
         self.run_frozen: Callable[[Tensor], Tensor] | None = None
-        for layer in self._frozen:
-            for parameter in layer.parameters():
-                parameter.stop_gradient = True
+        for parameter in self.frozen_part().parameters():
+            parameter.stop_gradient = True
 
     def forward(self, clip: Tensor) -> Tensor:
         """(N, 3, T, H, W) -> (N, K) logits, for any T, and H and W of 32 pixels at least"""
@@ -127,11 +124,12 @@ class LRCN(nn.Layer):
     def _maps(self, frames: Tensor) -> Tensor:
         if not (self.training and self.run_frozen):
             return self.trunk(frames)
-        return nn.Sequential(*self._trained)(self.run_frozen(frames))
+        trained = itertools.chain(*blocks_of(self.trunk)[self._num_frozen :])
+        return nn.Sequential(*trained)(self.run_frozen(frames))
 
     def frozen_part(self) -> nn.Layer:
         """The blocks of the trunk that are not trained: frames (N, 3, H, W) -> maps."""
-        return nn.Sequential(*self._frozen)
+        return nn.Sequential(*itertools.chain(*blocks_of(self.trunk)[: self._num_frozen]))
 
     @property
     def imagenet_weights(self) -> tuple[str, str]:
@@ -151,8 +149,7 @@ class LRCN(nn.Layer):
     def train(self) -> None:
         """Training mode; the batch norms of frozen blocks stay in evaluation mode."""
         super().train()
-        for layer in self._frozen:
-            layer.eval()
+        self.frozen_part().eval()
 
 
 def lrcn_vgg16(num_classes: int, **arguments: object) -> LRCN:

@@ -258,6 +258,25 @@ def test_what_is_drawn_by_weight_depends_on_seed_and_epoch():
     assert drawn(1, 3, first=2) == drawn(1, 3)[8:]  # as after a resume
 
 
+def test_a_clip_that_comes_again_in_an_epoch_is_drawn_anew():
+    class Pairs(Clips):
+        def fetch(self, index, epoch=0):
+            return Item(index, np.full((1, 1, 1, 1, 2), [index, epoch], np.float64), 0)
+
+    def pairs(epoch, first=0, **ranks):
+        loader = Loader(Pairs(9), 4, shuffle=True, weights=[8] + [1] * 8, seed=1, **ranks)
+        found = np.concatenate([batch.clips for batch in loader.batches(epoch, first)])
+        return [tuple(pair) for pair in found[:, 0, 0, 0].astype(int).tolist()]
+
+    seen = [pair for epoch in range(20) for pair in pairs(epoch)]
+    assert len(set(seen)) == len(seen) == 180
+    assert len({index for index, _ in pairs(3)}) < 9
+    assert {(index, 3) for index, _ in pairs(3)} <= set(pairs(3))  # the first time as ever
+    assert pairs(3, first=1) == pairs(3)[4:]  # as after a resume
+    shared = [pair for rank in (0, 1) for pair in pairs(3, rank=rank, num_ranks=2)]
+    assert sorted(shared) == sorted(pairs(3))
+
+
 def test_weights_without_shuffling_change_nothing():
     assert read_all(Loader(Clips(4), 2, weights=[0, 0, 1, 0])) == [0, 1, 2, 3]
 

@@ -26,6 +26,7 @@ from paddlevid.data.faults import LATE, BadSamplesError, Losses, fetch_in_time
 from paddlevid.data.shared_memory import Slot
 from paddlevid.files import readable
 
+_AGAIN = 1 << 20  # epochs on: a clip's draws where an epoch has it again
 START_LIMIT = 300  # seconds that a process may take to start; it imports NumPy, PyAV and OpenCV
 
 
@@ -66,7 +67,7 @@ class Loader:
             for.
         shuffle: another order in each epoch, by (seed, epoch).
         weights: for each clip; with shuffle, an epoch draws as many clips as there are, with
-            replacement and in proportion to them.
+            replacement and in proportion to them. A clip that comes again is augmented anew.
         max_bad_samples: the share of unreadable clips above which loading stops.
         timeout: seconds that a clip may take.
         rank, num_ranks: of several processes that share the clips of each epoch; the batches of all
@@ -110,7 +111,9 @@ class Loader:
         Raises BadSamplesError past `max_bad_samples`, ListError for a label that does not fit.
         """
         order, numbers = self._order(epoch), range(first, len(self))
-        items = self._items((i for n in numbers for i in self._group(order, n)), epoch)
+        draws = epoch if self.weights is None else epoch + _AGAIN * _times_before(order)
+        clips = np.stack(np.broadcast_arrays(order, draws), axis=1)  # index, epoch
+        items = self._items(clip for n in numbers for clip in self._group(clips, n))
         try:
             for number in numbers:
                 size = len(self._group(order, number))
@@ -127,7 +130,8 @@ class Loader:
 
     def some(self, indices: Sequence[int]) -> Iterator[Item]:
         """These clips once more, of any rank; those that cannot be read are left out uncounted."""
-        return (item for item in self._items(indices, 0) if item.views is not None)
+        wanted = ((index, 0) for index in indices)
+        return (item for item in self._items(wanted) if item.views is not None)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         order = np.arange(len(self.dataset))
@@ -136,8 +140,8 @@ class Loader:
             return rng.choice(order, size=len(order), p=self.weights / self.weights.sum())
         return rng.permutation(order) if self.shuffle else order
 
-    def _group(self, order: NDArray[np.int64], number: int) -> list[int]:
-        """This rank's clips of a batch."""
+    def _group(self, order: NDArray[np.int64], number: int) -> list:
+        """This rank's clips of a batch, of the whole order."""
         size = self.batch_size * self.num_ranks
         return order[number * size : (number + 1) * size][self.rank :: self.num_ranks].tolist()
 
@@ -175,11 +179,11 @@ class Loader:
                 "-o TRAIN.max_bad_samples=SHARE allows more"
             )
 
-    def _items(self, indices: Iterable[int], epoch: int) -> Iterator[Item]:
-        """The items of these indices, in order."""
+    def _items(self, clips: Iterable[tuple[int, int]]) -> Iterator[Item]:
+        """The items of these indices, each with the draws of an epoch, in order."""
         if self.num_workers == 0:
             losses = Losses(self.max_bad_samples, self.timeout)
-            for index in indices:
+            for index, epoch in clips:
                 item = fetch_in_time(self.dataset.fetch, index, epoch, self.timeout)
                 if item is None:
                     item = losses.add(index, _name(self.dataset, index), LATE)
@@ -188,24 +192,24 @@ class Loader:
                 yield item
             return
         ahead = self.batch_size + 2 * self.num_workers
-        coming = iter(indices)
-        waiting: deque[tuple[int, Future[Item]]] = deque()
+        coming = iter(clips)
+        waiting: deque[tuple[int, int, Future[Item]]] = deque()
         try:
             while True:
-                for index in islice(coming, ahead - len(waiting)):
-                    waiting.append((index, self._submit(index, epoch)))
+                for index, epoch in islice(coming, ahead - len(waiting)):
+                    waiting.append((index, epoch, self._submit(index, epoch)))
                 if not waiting:
                     return
-                index, future = waiting[0]
+                index, epoch, future = waiting[0]
                 try:
                     item = future.result()
                 except CancelledError:  # the loader was closed meanwhile: it starts again
-                    waiting[0] = (index, self._submit(index, epoch))
+                    waiting[0] = (index, epoch, self._submit(index, epoch))
                 else:
                     waiting.popleft()
                     yield item
         finally:
-            for _, future in waiting:
+            for *_, future in waiting:
                 future.cancel()
 
     def _submit(self, index: int, epoch: int) -> Future[Item]:
@@ -213,6 +217,15 @@ class Loader:
             losses = Losses(self.max_bad_samples, self.timeout)
             self._pool = _Pool(self.dataset, self.num_workers, self.timeout, losses)
         return self._pool.submit(index, epoch)
+
+
+def _times_before(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each entry stands in front of itself: [5, 7, 5, 5] -> [0, 0, 1, 2]"""
+    places = np.argsort(order, kind="stable")
+    found = order[places]
+    times = np.empty_like(order)
+    times[places] = np.arange(len(order)) - np.searchsorted(found, found)
+    return times
 
 
 def _name(dataset: Dataset, index: int) -> str:

@@ -302,7 +302,8 @@ def _has_images(folder: Path) -> bool:
 def _clips_below(folder: Path) -> list[Sample]:
     """The videos and .pkl files below a folder; where there are none, .npy or folders of images."""
     paths = [path for path in folder.rglob("*") if not path.name.startswith(".")]
-    clips = [path for path in paths if is_video(path) or is_pickled(path)]
+    # avi2jpg.py names a folder of frames clip.avi where there is a clip.mp4 too.
+    clips = [p for p in paths if (is_video(p) or is_pickled(p)) and not p.is_dir()]
     if not clips:
         clips = [path for path in paths if path.suffix == ".npy" and path.is_file()]
     if not clips:

@@ -59,6 +59,14 @@ def test_an_input_that_stands_for_nothing_says_so_beside_the_others(tmp_path, na
     assert problem in said
 
 
+def test_folders_of_frames_are_clips_whatever_they_are_called(tmp_path):
+    for name in ("walk.avi", "walk.mp4", "sit", "run.pkl"):
+        (tmp_path / "frames" / name).mkdir(parents=True)
+        (tmp_path / "frames" / name / "00001.jpg").write_bytes(b"")
+    found, said = names([tmp_path / "frames"])
+    assert (sorted(found), said) == (["run.pkl", "sit", "walk.avi", "walk.mp4"], [])
+
+
 def test_predictions_come_in_order_with_the_unreadable_ones_in_their_place(
     small_config, small_data
 ):

@@ -135,7 +135,8 @@ def kept_program(shapes: Shapes, identity: str, **options: object) -> Program | 
     kept = _place(shapes, identity)
     if not identity or not _is_whole(kept):
         return None
-    os.utime(kept)
+    with contextlib.suppress(OSError):  # it is another user's, or cannot be written
+        os.utime(kept)
     return Program(kept, **options)
 
 

@@ -608,6 +608,14 @@ def kept(tmp_path, monkeypatch) -> Callable:
     return lambda: program.kept_program([[None, 3]], "a network") is not None
 
 
+def test_a_kept_program_that_cannot_be_touched_is_used_all_the_same(kept, monkeypatch):
+    def refuse(path):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert kept()
+
+
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs users as POSIX has them")
 def test_a_program_of_another_user_is_not_run(kept, monkeypatch):
     assert kept()

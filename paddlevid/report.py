@@ -229,7 +229,9 @@ def write_evaluation(
         "evaluation.html",
         run,
         metrics=evaluation.summary(),
-        table=sorted(evaluation.class_table(classes), key=lambda row: row["accuracy"]),
+        table=sorted(
+            evaluation.class_table(classes), key=lambda row: (not row["clips"], row["accuracy"])
+        ),
         matrix=Matrix(evaluation.confusion, classes),
         pairs=confused_pairs(evaluation.confusion, classes),
         bins=bins,

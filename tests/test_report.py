@@ -123,6 +123,15 @@ def test_the_worst_clips_are_the_mistakes_that_are_furthest_off():
     assert report.worst_clips(right) == ([4, 3, 1, 0, 2], False)
 
 
+def test_the_hardest_classes_come_first_and_those_without_clips_last(run):
+    logits = np.eye(5, dtype=np.float32)[[0, 2, 4, 4, 4]]
+    evaluation = Evaluation(logits, np.array([0, 2, 2, 4, 4]), np.arange(5), 0.0)
+    page = page_of(run, evaluation, ["all", "none", "half", "no clip", "whole"])
+    table = page[page.index('id="classes"') :]
+    rows = re.findall(r"<tr>\s*<td>([^<]+)<", table[: table.index("</table>")])
+    assert rows == ["half", "all", "whole", "none", "no clip"]
+
+
 def test_pairs_are_in_the_order_of_their_clips():
     confusion = np.array([[5, 1, 0], [3, 2, 0], [0, 1, 9]])
     assert report.confused_pairs(confusion, "abc") == [

@@ -602,6 +602,13 @@ def test_keys_that_mean_nothing_to_a_network_for_frames_are_reported(load, overr
     assert note == f"{key} has no effect {why}"
 
 
+@pytest.mark.parametrize(
+    ("source", "override"), [("video", "MODEL.interval=2"), ("moving_mnist", "TRAIN.early_stop=3")]
+)
+def test_a_key_that_has_an_effect_on_frames_is_not_said_to_have_none(load, source, override):
+    assert load(FRAMES + f"format = '{source}'\n", override).notes == ()
+
+
 def test_keys_of_frames_mean_nothing_to_a_classifier(load):
     overrides = ["TRAIN.loss=l1", "MODEL.grey=True", "TRAIN.num_sequences=3"]
     notes = load("[MODEL]\nname = 'tsn_r18'\nnum_classes = 3\n", *overrides).notes

@@ -17,7 +17,7 @@ def keys_without_effect(built: Mapping) -> Iterator[tuple[str, str, str]]:
     if model.format != "features":
         for key in ("trunk", "trunk_weights", "grid"):
             yield "model", key, "without MODEL.format = 'features'"
-    if model.sampling not in ("dense", "linspace", "every"):
+    if model.sampling not in ("dense", "linspace", "every") and model.task != "predict":
         yield "model", "interval", "without MODEL.sampling = 'dense', 'linspace' or 'every'"
     if model.sampling not in ("linspace", "fps"):
         yield "model", "target_fps", "without MODEL.sampling = 'linspace' or 'fps'"
@@ -57,7 +57,8 @@ def keys_without_effect(built: Mapping) -> Iterator[tuple[str, str, str]]:
     elif not train.lr_steps:
         why = "without TRAIN.lr_steps, the epochs at which the rate decays: it stays as it is"
         yield "train", "learning_rate_decay", why
-    if not built["valid"].filelist:
+    makes_clips = model.format == "moving_mnist" and built["valid"].num_sequences
+    if not (built["valid"].filelist or makes_clips):
         yield "train", "early_stop", "without VALID.filelist"
 
 

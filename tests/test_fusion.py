@@ -1,6 +1,7 @@
 """Fusion: averages by hand, clips matched by name, and infer.py with several networks."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -199,6 +200,29 @@ def test_evaluation_matches_the_lists_and_writes_each_network_and_both(streams, 
     assert all(sha256_of(streams / f"{kind}.safetensors") in page for kind in ("videos", "flow"))
     assert "test, fused: top-1" in capsys.readouterr().out
     assert not (streams / "metrics.json").exists()
+
+
+def test_labels_that_are_inside_the_clips_of_one_list_are_those_of_the_others(
+    streams, tmp_path, capsys
+):
+    for number in range(4):
+        frames = [cv2.imencode(".jpg", np.full((60, 80, 3), 60 * number, np.uint8))[1].tobytes()]
+        clip = (f"clip{number}", number % 2, frames)
+        (tmp_path / f"clip{number}.pkl").write_bytes(pickle.dumps(clip))
+    (tmp_path / "clip2.pkl").write_bytes(b"broken")
+    (tmp_path / "test.list").write_text("".join(f"clip{number}.pkl\n" for number in range(4)))
+    values = [
+        f"TEST.filelist={tmp_path}/test.list",
+        "MODEL.format=pkl",
+        "TRAIN.max_bad_samples=1.0",
+    ]
+    words = [word for value in values for word in ("-o", value)]
+    second = ["--fuse", streams / "flow.safetensors", "--fuse-list", streams / "flow"]
+    assert run(streams, "--split", "test", *words, *second) == 1
+    printed = capsys.readouterr()
+    assert "over 3 clips, 1 left out" in printed.out and "clip2.pkl: " in printed.err
+    summary = json.loads((streams / "metrics_fused.json").read_text())
+    assert [n["num_clips"] for n in summary["networks"]] == [3, 3]
 
 
 def test_a_clip_that_one_network_cannot_read_is_left_out_of_all(streams, tmp_path, capsys):

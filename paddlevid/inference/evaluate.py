@@ -12,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from paddlevid import build, distributed, plots, report, trainer
 from paddlevid.config import Config
+from paddlevid.data.dataset import Sample
+from paddlevid.data.decode import is_pickled
 from paddlevid.data.loader import Loader
 from paddlevid.files import write_whole
 from paddlevid.fusion import fuse_evaluations, match_clips
@@ -55,15 +58,13 @@ def evaluate_fused(args: argparse.Namespace, networks: list[Network], classes: l
                 samples_of_first, name_of_first = samples, name
             else:
                 samples = match_clips(samples_of_first, samples, (name_of_first, name))
-                samples = [
-                    replace(sample, label=one.label) if sample.label is None else sample
-                    for sample, one in zip(samples, samples_of_first, strict=True)
-                ]
+                places, samples = with_labels(samples, samples_of_first, parts[0])
             reader = config.test if args.split == "train" else getattr(config, args.split)
             loader = opened.enter_context(build.build_reader(config, reader, samples))
             task = build.build_task(config, classes)
-            parts.append(trainer.evaluate(network.predictor, loader, task))
-            check_scores(network.predictor, parts[-1].logits)
+            part = trainer.evaluate(network.predictor, loader, task)
+            check_scores(network.predictor, part.logits)
+            parts.append(replace(part, indices=places[part.indices]) if parts else part)
             bad += list(loader.bad.values())
             if network is networks[0]:
                 loader_of_first = loader
@@ -81,6 +82,23 @@ def evaluate_fused(args: argparse.Namespace, networks: list[Network], classes: l
     for network, part in zip(networks, parts, strict=True):
         print(f"{network.weights} ({network.config.model.modality}): {part.in_words()}")
     return 1 if bad else 0
+
+
+def with_labels(
+    samples: Sequence[Sample], samples_of_first: Sequence[Sample], first: Evaluation
+) -> tuple[NDArray[np.int64], list[Sample]]:
+    """Clips of a further list with the labels of the first one, and their places in it.
+
+    Its own labels may be inside .pkl files; clips of which these could not be read are left out.
+    """
+    read = dict(zip(first.indices.tolist(), first.labels.tolist(), strict=True))
+    labelled = []
+    for place, (sample, one) in enumerate(zip(samples, samples_of_first, strict=True)):
+        labels = (sample.label, one.label, read.get(place))
+        label = next((label for label in labels if label is not None), None)
+        if label is not None or is_pickled(sample.path):
+            labelled.append((place, replace(sample, label=label)))
+    return np.array([place for place, _ in labelled], np.int64), [s for _, s in labelled]
 
 
 def tell(

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -11,7 +12,7 @@ from paddlevid import runtime
 from paddlevid.config import Config, ConfigError, load_config
 from paddlevid.data.dataset import list_format, read_list
 from paddlevid.data.split import read_lines
-from paddlevid.files import write_whole
+from paddlevid.files import locked, write_whole
 from paddlevid.flags import Parser, at_least, describe, infer_command
 
 
@@ -113,6 +114,9 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
             f"{folder} holds a run already: --resume goes on with it, --save_dir DIR starts "
             "another beside it, --overwrite replaces it"
         )
+    if folder.is_dir():
+        with lock_run(folder):
+            pass
 
 
 def kept_files(folder: Path) -> list[Path]:
@@ -121,8 +125,23 @@ def kept_files(folder: Path) -> list[Path]:
     return [*folder.glob("best.*"), *(file for file in trained if file.stem != "step_00000000")]
 
 
+@contextlib.contextmanager
+def lock_run(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, which is there or made; ConfigError where another train.py holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / ".lock"))
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"{folder}: another train.py is at work there: wait for its end, or name another "
+                "folder as --save_dir DIR"
+            ) from error
+        yield
+
+
 def claim_folder(folder: Path, config: Config, resume: bool) -> None:
-    """Make the run's folder and write config.yaml; what an earlier run left there is removed.
+    """Write config.yaml to the run's folder; what an earlier run left there is removed.
 
     Raises ConfigError, for a resume, where the run has another config.
     """
@@ -143,7 +162,6 @@ def claim_folder(folder: Path, config: Config, resume: bool) -> None:
         old = [file for pattern in ours for file in folder.glob(pattern)]
         for file in {*kept_files(folder), *folder.glob("checkpoints/*.ckpt"), *old}:
             file.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
     write_whole(saved, text)
 
@@ -198,15 +216,16 @@ def train(args: argparse.Namespace) -> int:
     print(build.choose_device(config, args.device))
     for note in config.notes:
         print(note)
-    with contextlib.ExitStack() as loaders:
+    with contextlib.ExitStack() as opened:
         classes = build.read_classes(config)
-        train_loader = loaders.enter_context(build.build_train_loader(config, classes))
+        train_loader = opened.enter_context(build.build_train_loader(config, classes))
         config = build.note_flow(build.note_features(config))
         valid_loader = None
         if build.has_clips(config, "valid"):
-            valid_loader = loaders.enter_context(build.build_test_loader(config, "valid"))
+            valid_loader = opened.enter_context(build.build_test_loader(config, "valid"))
         model, notes = build.build_model(config, args.pretrain, fresh=args.resume)
         if distributed.rank() == 0:
+            opened.enter_context(lock_run(args.save_dir))
             claim_folder(args.save_dir, config, args.resume)
             if classes:
                 names = "".join(f"{name}\n" for name in classes)
@@ -240,6 +259,7 @@ def train(args: argparse.Namespace) -> int:
             ema=config.train.ema,
             frozen=frozen,
             amp=config.train.amp,
+            sync_bn=config.train.sync_bn,
             early_stop=config.train.early_stop,
             keep_checkpoints=config.train.keep_checkpoints,
             checkpoint_minutes=config.train.checkpoint_minutes,
@@ -265,7 +285,9 @@ def train(args: argparse.Namespace) -> int:
                 resume=args.resume,
             )
         except trainer.Interrupted as saved:
-            print(f"saved {saved}; go on with the same command and --resume", file=sys.stderr)
+            started = [f"--{name}" for name in ("overwrite", "pretrain") if getattr(args, name)]
+            how = f"in place of {' and '.join(started)}" if started else "added"
+            print(f"saved {saved}; go on: the same command, --resume {how}", file=sys.stderr)
             return 130
     best = args.save_dir / "best.pdparams"
     if valid_loader:

@@ -11,6 +11,11 @@ from pathlib import Path
 
 import safetensors
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 TEXT_LIMIT = 1 << 18  # bytes of a config or a manifest, which a few thousand fill
 
 
@@ -53,6 +58,23 @@ def check_no_pipe(path: Path) -> None:
 def cache_folder() -> Path:
     """Where programs are kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "paddlevid", "programs")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file that one process may hold; BlockingIOError where another one does.
+
+    Without effect where the system, or the file system, has no locks of POSIX.
+    """
+    with open(path, "ab") as file:
+        try:
+            if fcntl:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # of the file system
+            pass
+        yield
 
 
 @contextlib.contextmanager

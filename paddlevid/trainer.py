@@ -72,14 +72,20 @@ def train_step(
     rng: np.random.Generator | None = None,
     step: int = 0,
     watch: Callable[[], None] = lambda: None,
+    in_step: bool = False,
 ) -> StepResult:
     """One step on several batches, of all ranks, whose gradients add up to those of a large one.
+
+    `in_step`: the network's layers wait for those of the other ranks, so that batches which not
+    every rank has are left out.
 
     `rng` and `step`, the number of steps before, are for the task. `watch` is called when the
     gradients are there and the weights have not changed.
 
     Raises FloatingPointError, before the weights change, when the loss is not finite.
     """
+    if in_step:
+        batches = batches[: min(distributed.gather(len(batches)))]
     num_clips = sum(len(batch.labels) for batch in batches)
     all_clips = sum(distributed.gather(num_clips))
     result = StepResult(num_clips=num_clips)
@@ -139,6 +145,7 @@ class Progress:
 
     epoch: int = 0
     batch: int = 0  # batches done of this epoch
+    ranks: int = 1  # processes that share a batch
     step: int = 0  # optimiser steps done of the run
     best: tuple[float, float] = (-math.inf, -math.inf)  # `Result.quality` on the validation list
     best_epoch: int = 0  # counted from 1; 0: none yet
@@ -158,6 +165,7 @@ class Settings:
     ema: float = 0.0  # decay of the average of the weights that is evaluated and kept; 0 = off
     frozen: Sequence[nn.Layer] = ()  # layers that stay in evaluation mode
     amp: bool = False
+    sync_bn: bool = False  # batch norms wait for those of other processes
     early_stop: int = 0  # epochs without a better validation result; 0 = never
     keep_checkpoints: int = 2
     checkpoint_minutes: float = 30.0  # from one within an epoch to the next; 0: at its end only
@@ -220,6 +228,10 @@ def fit(
                 f"--resume: the checkpoint is of another version of paddlevid ({error}): start anew"
             ) from error
         print(f"resuming in epoch {progress.epoch + 1}, after step {progress.step}")
+        again = _share_among(progress, distributed.num_ranks(), train_loader.batch_size)
+        if again:
+            print(f"by another number of processes: up to {again} clips come once more this epoch")
+    progress.ranks = distributed.num_ranks()
     distributed.share(model.state_dict().values())
     speed_up_frozen_part(model)
     is_first = distributed.rank() == 0
@@ -296,7 +308,7 @@ def fit(
                     result = train_step(
                         model, task, optimizer, scaler, group,
                         settings.clip_norm, settings.clip_value,
-                        np.random.default_rng(seed), progress.step, watch,
+                        np.random.default_rng(seed), progress.step, watch, settings.sync_bn,
                     )  # fmt: skip
                 except FloatingPointError as error:
                     raise FloatingPointError(
@@ -349,6 +361,16 @@ def fit(
             progress.batch, progress.waited, progress.sums = 0, 0.0, {}
             save()
     return progress
+
+
+def _share_among(progress: Progress, ranks: int, batch_size: int) -> int:
+    """Count this epoch's batches as of so many processes: -> how many clips come once more.
+
+    A process has batch_size clips of a batch, so the batches of fewer processes are more.
+    """
+    batch, rest = divmod(progress.batch * progress.ranks, ranks)
+    progress.batch, progress.ranks = batch, ranks
+    return rest * batch_size
 
 
 def _end_epoch(

@@ -139,8 +139,13 @@ def test_a_job_that_is_asked_to_end_saves_the_step_it_is_in(small_config, seven,
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
     newest = sorted(run.glob("checkpoints/*.ckpt"))[-1].stem
-    assert 3 <= int(newest.removeprefix("step_")) < 525, lines(tmp_path)
-    assert f"saved {run}/checkpoints/{newest}.ckpt; go on with" in lines(tmp_path)
+    steps = int(newest.removeprefix("step_"))
+    assert 3 <= steps < 525, lines(tmp_path)
+    assert f"saved {run}/checkpoints/{newest}.ckpt; go on: " in lines(tmp_path)
+    # One process, which has two steps for one of theirs, sees the other clips and no more.
+    done = launch(tmp_path, "train.py", *words, "--resume", "--epoch", "1", alone=True)
+    assert done.returncode == 0, done.stderr
+    assert int(figures(run, "train")[-1][0]) == steps + 1050 - 2 * steps
 
 
 def rank_of(launcher: int, rank: str) -> int:

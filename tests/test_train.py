@@ -35,7 +35,7 @@ def test_a_run_leaves_weights_config_classes_figures_and_dashboards(small_config
     names = {path.name for path in save_dir.iterdir()}
     assert names == {
         "best.pdparams", "best.safetensors", "bad_samples.txt", "checkpoints", "classes.txt",
-        "config.yaml", "metrics.csv", "vdl",
+        "config.yaml", "metrics.csv", "vdl", ".lock",
     }  # fmt: skip
     assert (save_dir / "classes.txt").read_text() == "dark\nlight\n"
     out = capsys.readouterr().out
@@ -82,6 +82,34 @@ def test_a_new_run_keeps_no_checkpoint_of_the_one_before(small_config, tmp_path)
     file.touch()
     train.check_folder(tmp_path / "run", resume=False, overwrite=False)
     train.claim_folder(tmp_path / "run", load_config(small_config), resume=False)
+    assert not file.exists()
+
+
+HOLD = """
+import pathlib, sys, time, train
+with train.lock_run(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_in_which_a_run_is_at_work_is_left_alone(small_config, save_dir, capsys):
+    file = save_dir / "checkpoints/step_00000000.ckpt"  # in its first epoch
+    file.parent.mkdir(parents=True)
+    file.touch()
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, save_dir], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "held\n"
+        for more in ([], ["--overwrite"]):
+            assert run("--config", small_config, "--save_dir", save_dir, *more) == 1
+            assert "another train.py is at work there" in capsys.readouterr().err
+        assert file.exists() and not (save_dir / "config.yaml").exists()
+    finally:
+        process.kill()
+        process.communicate()
+    assert run("--config", small_config, "--save_dir", save_dir) == 0
     assert not file.exists()
 
 
@@ -181,7 +209,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(small_config, save_dir):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert "go on with the same command and --resume" in error
+    assert "go on: the same command, --resume added" in error
     assert "Traceback" not in error
     assert list((save_dir / "checkpoints").glob("*.ckpt"))
     config = yaml.safe_load((save_dir / "config.yaml").read_text())

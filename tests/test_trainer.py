@@ -22,7 +22,15 @@ from paddlevid.metrics import Evaluation
 from paddlevid.optim import Schedule, WeightAverage, create_optimizer, group_parameters
 from paddlevid.predictor import Predictor
 from paddlevid.tasks import Classification
-from paddlevid.trainer import Interrupted, Settings, evaluate, fit, train_step
+from paddlevid.trainer import (
+    Interrupted,
+    Progress,
+    Settings,
+    _share_among,
+    evaluate,
+    fit,
+    train_step,
+)
 from paddlevid.weights import WeightsError, read_weights
 
 CLASSES = ["a", "b", "c"]
@@ -779,3 +787,49 @@ def test_a_network_is_drawn_and_one_that_cannot_be_is_trained_all_the_same(
     assert (tmp_path / "refused" / "best.pdparams").exists()
     line = "draw_network: Paddle cannot draw this network (an operator is not known); training it"
     assert line in capsys.readouterr().out
+
+
+# --- several processes, seen from one -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("before", "after", "again"), [(1, 2, 0), (2, 1, 0), (1, 4, 3), (3, 2, 1)])
+def test_a_run_that_is_resumed_by_more_or_fewer_processes_sees_the_rest_of_the_clips(
+    before, after, again
+):
+    def seen(num_ranks, numbers):
+        loaders = [
+            Loader(Clips(40), 2, shuffle=True, seed=1, rank=rank, num_ranks=num_ranks)
+            for rank in range(num_ranks)
+        ]
+        return [
+            index
+            for loader in loaders
+            for batch in loader.batches(0)
+            if batch.number in numbers
+            for index in batch.indices.tolist()
+        ]
+
+    progress = Progress(batch=5 if before == 3 else 7 if after == 4 else 6, ranks=before)
+    first = seen(before, range(progress.batch))
+    assert _share_among(progress, after, 2) == 2 * again
+    rest = seen(after, range(progress.batch, 100))
+    assert progress.ranks == after
+    assert set(first) | set(rest) == set(range(40))
+    assert len(first) + len(rest) == 40 + 2 * again
+
+
+def test_batches_that_others_lack_are_left_out_where_layers_wait(monkeypatch):
+    model, task, optimizer, _ = parts(dropout=0.0)
+    batches = [batch_of([0, 1, 2]), batch_of([3, 4])]
+    gathered = []
+
+    def gather(thing):
+        gathered.append(thing)
+        return [thing, 1] if len(gathered) == 1 else [thing]
+
+    monkeypatch.setattr("paddlevid.distributed.gather", gather)
+    result = train_step(model, task, optimizer, no_amp(), batches, in_step=True)
+    assert gathered[:2] == [2, 3] and result.num_clips == 3
+    gathered.clear()
+    monkeypatch.setattr("paddlevid.distributed.gather", lambda thing: [thing])
+    assert train_step(model, task, optimizer, no_amp(), batches).num_clips == 5

@@ -18,6 +18,7 @@ VENV_WHEEL := .venv-wheel
 DATA := data/hmdb_data_demo
 RUN := output/demo/tsn
 ORDER := data/direction
+CLIPS := 900
 TRAIN_FLAGS ?=
 FUZZ ?= 6000
 NOTEBOOK ?= /dev/null
@@ -51,7 +52,7 @@ demo: demo-data
 	@echo "Your videos: see 'Your own videos' in README.md"
 
 $(ORDER)/train.list: | $(VENV)/installed
-	$(VENV)/bin/python data_tools/make_demo.py $(ORDER)/videos --preset direction --clips 900
+	$(VENV)/bin/python data_tools/make_demo.py $(ORDER)/videos --preset direction --clips $(CLIPS)
 	$(VENV)/bin/python data_tools/data_list_gener.py $(ORDER)/videos $(ORDER) --split 90:4:6
 
 demo-order: $(ORDER)/train.list
@@ -138,7 +139,7 @@ parity:
 	$(PYTHON) -m venv $(VENV_PARITY)
 	$(VENV_PARITY)/bin/python -m pip install --quiet -e ".[cpu,test,parity]"
 	$(VENV_PARITY)/bin/python -m pip install --quiet --no-deps torchvision==0.28.0
-	$(VENV_PARITY)/bin/python -m pytest -q -m parity -rP
+	OMP_NUM_THREADS=1 $(VENV_PARITY)/bin/python -m pytest -q -n 2 --dist worksteal -m parity -rP
 
 lint:
 	$(VENV)/bin/python -m ruff check .

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -12,7 +13,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from multiprocessing import reduction, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Protocol
@@ -111,13 +111,14 @@ class Loader:
         Raises BadSamplesError past `max_bad_samples`, ListError for a label that does not fit.
         """
         order, numbers = self._order(epoch), range(first, len(self))
-        draws = epoch if self.weights is None else epoch + _AGAIN * _times_before(order)
-        clips = np.stack(np.broadcast_arrays(order, draws), axis=1)  # index, epoch
-        items = self._items(clip for n in numbers for clip in self._group(clips, n))
+        again = 0 if self.weights is None else _AGAIN * _times_before(order)
+        epochs = np.broadcast_to(epoch + again, order.shape)
+        groups = (zip(self._group(order, n), self._group(epochs, n), strict=True) for n in numbers)
+        items = self._items(itertools.chain.from_iterable(groups))
         try:
             for number in numbers:
                 size = len(self._group(order, number))
-                good = [item for item in islice(items, size) if self._check(item)]
+                good = [item for item in itertools.islice(items, size) if self._check(item)]
                 if good:
                     yield collate(good, number)
         finally:
@@ -140,8 +141,8 @@ class Loader:
             return rng.choice(order, size=len(order), p=self.weights / self.weights.sum())
         return rng.permutation(order) if self.shuffle else order
 
-    def _group(self, order: NDArray[np.int64], number: int) -> list:
-        """This rank's clips of a batch, of the whole order."""
+    def _group(self, order: NDArray[np.int64], number: int) -> list[int]:
+        """This rank's clips of a batch, or what is said of them, out of those of an epoch."""
         size = self.batch_size * self.num_ranks
         return order[number * size : (number + 1) * size][self.rank :: self.num_ranks].tolist()
 
@@ -196,7 +197,7 @@ class Loader:
         waiting: deque[tuple[int, int, Future[Item]]] = deque()
         try:
             while True:
-                for index, epoch in islice(coming, ahead - len(waiting)):
+                for index, epoch in itertools.islice(coming, ahead - len(waiting)):
                     waiting.append((index, epoch, self._submit(index, epoch)))
                 if not waiting:
                     return

@@ -1,5 +1,6 @@
 """Frame extraction: a folder that is whole or not there."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -7,12 +8,14 @@ import av
 import cv2
 import numpy as np
 import pytest
-from conftest import frames_of, write_video
+from conftest import frames_of, write_sounding_video, write_video
 
 from paddlevid.data import frames
 from paddlevid.data import video as videos
-from paddlevid.data.decode import DecodeError
+from paddlevid.data.decode import DecodeError, VideoDecoder
+from paddlevid.data.flow import FlowDecoder
 from paddlevid.data.frames import write_frames
+from paddlevid.data.video import to_image
 
 
 def images(folder: Path) -> list[np.ndarray]:
@@ -135,15 +138,45 @@ def test_a_bad_video_leaves_nothing_behind(video, tmp_path):
 
 
 def test_opencv_starts_anew_where_pyav_fails_in_the_middle(video, tmp_path, monkeypatch):
-    iterate = videos.iterate_frames
+    iterate = videos.timed_frames
 
-    def broken(path):
-        yield from list(iterate(path))[:3]
+    def broken(container, stream):
+        yield from itertools.islice(iterate(container, stream), 3)
         raise av.error.InvalidDataError(1094995529, "a defect made for this test")
 
-    monkeypatch.setattr(videos, "iterate_frames", broken)
+    monkeypatch.setattr(videos, "timed_frames", broken)
     assert write_frames(video, tmp_path / "clip") == 20
     monkeypatch.setattr(videos, "_open_opencv", lambda path: cv2.VideoCapture())
     with pytest.raises(DecodeError, match=r"cannot be decoded \(pyav: a defect made for this test"):
         write_frames(video, tmp_path / "again")
     assert os.listdir(tmp_path / "clip") and not (tmp_path / "again").exists()
+
+
+def test_a_video_that_is_damaged_in_the_middle_is_not_taken_for_a_short_one(tmp_path):
+    """OpenCV ends without a word where PyAV says what is wrong."""
+    path = tmp_path / "clip.mp4"
+    write_sounding_video(path, ("libx264", ""), num_frames=50)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"mdat") + len(content[content.index(b"mdat") :]) // 3
+    content[at : at + 60] = b"\xff" * 60
+    path.write_bytes(content)
+    problem = r"clip.mp4: cannot be decoded \(pyav: .*; opencv: it ends after"
+    with pytest.raises(DecodeError, match=problem):
+        write_frames(path, tmp_path / "frames")
+    assert [file.name for file in tmp_path.iterdir()] == ["clip.mp4"]
+    for decode in (VideoDecoder(), FlowDecoder()):
+        with pytest.raises(DecodeError, match=problem):
+            decode(path, lambda num_frames, _: np.linspace(0, num_frames - 1, 8).astype(int))
+
+
+@pytest.mark.parametrize("form", ["avi", "h264"])
+def test_frames_are_thinned_out_evenly_whatever_the_times_of_the_file(form, tmp_path):
+    """Those of an .avi with B-frames go back and forth, a bare stream has none."""
+    path = tmp_path / f"clip.{form}"
+    write_sounding_video(path, ("libx264", ""), num_frames=50)
+    if form == "h264":
+        path = path.rename(tmp_path / "clip.ts")
+    assert write_frames(path, tmp_path / "frames", quality=100, fps=5) == 10
+    every = np.stack([to_image(frame) for frame in videos.iterate_frames(path)]).astype(int)
+    nearest = [np.abs(every - i).mean(axis=(1, 2, 3)).argmin() for i in images(tmp_path / "frames")]
+    assert [number % 32 for number in nearest] == [5 * i % 32 for i in range(10)]  # it moves in 32

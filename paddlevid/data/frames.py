@@ -46,22 +46,32 @@ def write_images(video: Path, folder: Path, write: Callable[[Images, Path], int]
 
     The folder appears when it is complete; what an interrupted call left is removed.
     """
-    count_frames(video)  # tells a file that is cut off, which decoders pass over
+    expected = count_frames(video)  # tells a file that is cut off, which decoders pass over
     partial = folder.with_name(f".{folder.name}.partial")
+    num_read, least, reasons = 0, 1, []
+
+    def images(backend: str) -> Images:
+        nonlocal num_read
+        for num_read, image in enumerate(iterate_images(video, backend), start=1):  # noqa: B007
+            yield image
+
     try:
-        number, reasons = 0, []
         for backend in BACKENDS:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
+            num_read = 0
             try:
-                number = write(iterate_images(video, backend), partial)
+                number = write(images(backend), partial)
             except (av.error.FFmpegError, cv2.error) as error:
                 check_refusal(error, video)
                 reasons.append(f"{backend}: {getattr(error, 'strerror', None) or error}")
-            if number:
+                least = max(expected, num_read + 1)  # no other one may end where this one failed
+                continue
+            if number and num_read >= least:
                 os.replace(partial, folder)
                 return number
-        raise DecodeError(f"{video}: cannot be decoded ({'; '.join(reasons) or 'no frames'})")
+            reasons.append(f"{backend}: it ends after {num_read} of {expected} frames")
+        raise DecodeError(f"{video}: cannot be decoded ({'; '.join(reasons)})")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -207,9 +207,12 @@ def iterate_images(
     """
     if backend == "pyav":
         converter = VideoReformatter()
-        for number, frame in enumerate(iterate_frames(path)):
-            take = wanted is None or number in wanted
-            yield frame.time or 0.0, to_image(frame, "bgr24", converter) if take else None
+        with open_video(path) as container:
+            timed = timed_frames(container, video_stream(container, path))
+            for number, (seconds, frame) in enumerate(timed):
+                FRAMES.check(path, "the video", number + 1)
+                take = wanted is None or number in wanted
+                yield seconds, to_image(frame, "bgr24", converter) if take else None
         return
     capture, number = _open_opencv(path), 0
     try:
@@ -491,8 +494,12 @@ class VideoClip:
         for name, reader in self._readers.items():
             try:
                 return read(reader)
-            except (DecodeError, FewerFrames):
+            except DecodeError:
                 raise
+            except FewerFrames as short:
+                if not reasons:
+                    raise
+                reasons.append(f"{name}: it ends after {short.num_frames} frames")
             except _ERRORS as error:
                 check_refusal(error, self._path)
                 reasons.append(_reason(name, error))

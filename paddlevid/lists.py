@@ -16,6 +16,7 @@ from tqdm import tqdm
 from paddlevid import plots
 from paddlevid.data.dataset import inspect_clip
 from paddlevid.data.decode import (
+    VIDEO_SUFFIXES,
     frame_files,
     is_pickled,
     is_video,
@@ -95,8 +96,15 @@ def _kind(path: Path) -> str:
 
 
 def clip_name(path: Path) -> str:
-    """What a clip is called in the official splits: its name without the suffix of a file."""
-    return path.name if path.is_dir() else path.stem
+    """What a clip is called in the official splits: its name without the suffixes of files.
+
+    avi2jpg.py calls a folder of frames as its video where there is another one of that name, and
+    extract_features.py a file of features in any case.
+    """
+    name = path
+    while name.suffix.lower() in (".pkl", ".npy", *VIDEO_SUFFIXES):
+        name = name.with_suffix("")
+    return name.name
 
 
 def class_names(source: Path, folders: dict[str, list[Path]]) -> list[str]:

@@ -385,3 +385,12 @@ def test_the_paths_of_another_drive_stay_absolute(monkeypatch):
 
     monkeypatch.setattr(os.path, "relpath", relpath)
     assert lists._relative(Path("/videos/a.avi"), Path("/lists")) == "/videos/a.avi"
+
+
+@pytest.mark.parametrize(
+    "name", ["v_Run_g01_c02", "v_Run_g01_c02.avi", "v_Run_g01_c02.avi.pkl", "v_Run_g01_c02.mp4.npy"]
+)
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_clip_is_called_as_its_video_in_whatever_form_it_is(name, is_folder, tmp_path):
+    (tmp_path / name).mkdir() if is_folder else (tmp_path / name).touch()
+    assert lists.clip_name(tmp_path / name) == "v_Run_g01_c02"

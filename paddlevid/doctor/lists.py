@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from paddlevid.config import Config
 from paddlevid.data.dataset import ListError, Sample, check_format, read_list
-from paddlevid.data.decode import VIDEO_SUFFIXES, DecodeError, is_pickled, read_pickled_clip
+from paddlevid.data.decode import DecodeError, is_pickled, read_pickled_clip
 from paddlevid.data.split import source_video
 from paddlevid.doctor.finding import Finding, ok, warning, wrong
+from paddlevid.lists import clip_name
 
 SECTIONS = ("train", "valid", "test", "infer")
 MOST_LINES = 200_000  # of a list that are looked at; of a longer list, so many at random
@@ -114,12 +115,6 @@ def _same_list(section: str, other: str) -> Iterator[Finding]:
         yield ok(f"{section.upper()}.filelist: that of {other.upper()}")
 
 
-def _clip_name(path: Path) -> str:
-    """Without a suffix, of folders too: avi2jpg.py calls a folder of frames as its video."""
-    is_known = path.suffix.lower() in (".pkl", ".npy", *VIDEO_SUFFIXES)
-    return path.stem if is_known else path.name
-
-
 def _source_of(path: Path, name: str) -> int:
     """A hash of what the clips of one source video have in common; 0 where the name tells none."""
     of_ucf101 = re.fullmatch(r"v_(.+)_g\d+_c\d+", name, re.IGNORECASE)
@@ -133,7 +128,7 @@ def _in_numbers(section: str, file: str, samples: Sequence[Sample]) -> _List:
     pickled = np.zeros(len(samples), bool)
     found, folders = Counter(), Counter()
     for number, sample in enumerate(samples):
-        name = _clip_name(sample.path)
+        name = clip_name(sample.path)
         clips[number] = hash(os.path.abspath(sample.path))
         labels[number] = _NONE if sample.label is None else sample.label
         pickled[number] = is_pickled(sample.path)

@@ -128,7 +128,8 @@ def pack(clip: Path, label: int, target: Path, embed: bool) -> str:
         if embed:
             frames = [read_image(file, clip) for file in files]
         else:
-            frames = [Path(os.path.relpath(file, target.parent)).as_posix() for file in files]
+            start = os.path.relpath(clip.resolve(), target.parent.resolve())  # `..` of a link's end
+            frames = [Path(start, file.relative_to(clip)).as_posix() for file in files]
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(target) as partial, open(partial, "wb") as stream:  # closed, then moved
             pickle.dump((clip.name, label, frames), stream, protocol=4)

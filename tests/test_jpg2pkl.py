@@ -71,6 +71,13 @@ def test_clips_and_frames_can_move_together(source, tmp_path, monkeypatch):
     assert order(tmp_path / "moved" / "pkl" / "run" / "c.pkl") == [0, 1, 2]
 
 
+def test_frames_are_found_where_clips_lie_behind_a_link(source, tmp_path):
+    (tmp_path / "large/disk/pkl").mkdir(parents=True)
+    (tmp_path / "pkl").symlink_to(tmp_path / "large/disk/pkl")
+    assert run(source, tmp_path / "pkl") == 0
+    assert order(tmp_path / "pkl/walk/b.pkl") == [0, 1, 2]
+
+
 def test_embedded_clips_need_no_frames(source, tmp_path):
     assert run(source, tmp_path / "pkl", "--embed") == 0
     shutil.rmtree(source)

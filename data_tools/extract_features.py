@@ -17,6 +17,7 @@ from tqdm import tqdm
 from paddlevid import runtime
 from paddlevid.cluster import ADDRESS_HELP, open_workers
 from paddlevid.data.dataset import ListError, Sample, read_list
+from paddlevid.data.decode import is_pickled, read_pickled_clip
 from paddlevid.data.features import MANIFEST, Manifest, read_manifest
 from paddlevid.data.sample import FRAME_KINDS, FrameSampler
 from paddlevid.data.scenes import check_scenedetect
@@ -153,9 +154,12 @@ def run(args: argparse.Namespace) -> int:
         lines = []
         for sample in samples:
             name = npy_of(sample, list_file)
-            if (args.target / name).exists():
-                label = "" if sample.label is None else f" {sample.label}"
-                lines.append(f"{name}{label}\n")
+            if not (args.target / name).exists():
+                continue
+            label = sample.label
+            if label is None and is_pickled(sample.path):
+                label = read_pickled_clip(sample.path).label
+            lines.append(f"{name}\n" if label is None else f"{name} {label}\n")
         write_whole(args.target / list_file.name, "".join(lines))
     classes = next(iter(lists)).parent / "classes.txt"
     if classes.exists():

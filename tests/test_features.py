@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pickle
 import re
 import threading
 from dataclasses import replace
@@ -313,6 +314,17 @@ def test_a_second_run_adds_what_is_missing_and_another_setting_is_refused(
     assert run_tool(listed, extracted, "--model", tsn, "--frames", "uniform:5") == 1
     err = capsys.readouterr().err
     assert "holds other features: sampling 'uniform:4', not 'uniform:5'; grid 2, not 1" in err
+
+
+def test_labels_that_are_inside_the_clips_are_in_the_new_lists(tsn, tmp_path):
+    for number, name in enumerate(("walk/a", "run/b")):
+        (tmp_path / "pkl" / name).parent.mkdir(parents=True)
+        frames = [cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames_of(3, 48, 64)]
+        (tmp_path / f"pkl/{name}.pkl").write_bytes(pickle.dumps((name[-1], number, frames)))
+    (tmp_path / "pkl/train.list").write_text("walk/a.pkl\nrun/b.pkl\n")
+    target = tmp_path / "features"
+    assert run_tool(tmp_path / "pkl/train.list", target, "--model", tsn, *FRAMES) == 0
+    assert (target / "train.list").read_text() == "walk/a.pkl.npy 0\nrun/b.pkl.npy 1\n"
 
 
 def test_bad_clips_are_left_out_of_the_lists(listed, tsn, tmp_path, capsys):

@@ -18,7 +18,6 @@ VENV_WHEEL := .venv-wheel
 DATA := data/hmdb_data_demo
 RUN := output/demo/tsn
 ORDER := data/direction
-CLIPS := 900
 TRAIN_FLAGS ?=
 FUZZ ?= 6000
 NOTEBOOK ?= /dev/null
@@ -52,7 +51,7 @@ demo: demo-data
 	@echo "Your videos: see 'Your own videos' in README.md"
 
 $(ORDER)/train.list: | $(VENV)/installed
-	$(VENV)/bin/python data_tools/make_demo.py $(ORDER)/videos --preset direction --clips $(CLIPS)
+	$(VENV)/bin/python data_tools/make_demo.py $(ORDER)/videos --preset direction --clips 900
 	$(VENV)/bin/python data_tools/data_list_gener.py $(ORDER)/videos $(ORDER) --split 90:4:6
 
 demo-order: $(ORDER)/train.list

@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from numpy.typing import NDArray
 from paddle import Tensor, nn
 
@@ -26,6 +25,7 @@ from paddlevid.layers.time import fold_time, unfold_time
 from paddlevid.layers.trunks import (
     TRUNKS,
     InceptionV3Trunk,
+    average_to_grid,
     create_trunk,
     num_features,
     published_weights,
@@ -122,7 +122,7 @@ class _Pooled(nn.Layer):
         self.network, self.grid = network, grid
 
     def forward(self, frames: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(self.network(frames), self.grid).flatten(1)
+        return average_to_grid(self.network(frames), self.grid).flatten(1)
 
 
 class WithTrunk(nn.Layer):

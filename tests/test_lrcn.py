@@ -6,7 +6,7 @@ import pytest
 from paddle import nn
 
 from paddlevid.convert.conversion import convert
-from paddlevid.layers.trunks import create_trunk
+from paddlevid.layers.trunks import average_to_grid, create_trunk
 from paddlevid.models import create_model
 from paddlevid.weights import WeightsError, WeightsFile, load_weights
 
@@ -201,3 +201,15 @@ def test_frozen_batch_norms_stay_so_when_they_become_those_of_all_processes():
     assert len(norms) == 20
     for name, norm in norms.items():
         assert norm.training == name.startswith("trunk.layer4."), name
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [((4, 4), 7), ((5, 9), 3), ((7, 7), 7), ((1, 1), 2), ((14, 7), 7), ((3, 8), 1)],
+)
+def test_any_maps_are_averaged_to_the_grid_as_adaptive_pooling_does(size, grid):
+    maps = paddle.to_tensor(np.random.default_rng(0).random((2, 3, *size), np.float32))
+    expected = paddle.nn.functional.adaptive_avg_pool2d(maps, grid)
+    found = average_to_grid(maps, grid)
+    assert found.shape == [2, 3, grid, grid]
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-6)

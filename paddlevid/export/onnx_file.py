@@ -75,7 +75,14 @@ def open_onnx(file: Path, part: Part) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = runtime.usable_cores()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=providers)
+    except Exception as error:  # of its own kinds, which have no base of their own
+        reason = " ".join(str(error).split())[:500]
+        raise ValueError(
+            f"onnxruntime refuses what paddle2onnx made of it ({reason}): leave out --onnx"
+        ) from error
 
     def run(*arrays: NDArray[np.float32]) -> Arrays:
         fed = {name: np.ascontiguousarray(a) for name, a in zip(part.inputs, arrays, strict=True)}

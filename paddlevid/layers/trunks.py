@@ -1,6 +1,8 @@
 """Image networks without their classifiers: frames (N, 3, H, W) -> features (N, D, h, w)."""
 
-from paddle import nn
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
 from paddle.vision.models import InceptionV3, inceptionv3, resnet, vgg, vgg16
 from paddle.vision.models.resnet import BasicBlock, BottleneckBlock, ResNet
 
@@ -95,3 +97,20 @@ def blocks_of(trunk: nn.Layer) -> list[list[nn.Layer]]:
         if isinstance(layer, nn.MaxPool2D):
             blocks.append([])
     return blocks[:-1]
+
+
+def average_to_grid(maps: Tensor, grid: int) -> Tensor:
+    """Adaptive average pooling: (N, C, H, W) -> (N, C, grid, grid)
+
+    Where the grid does not divide H and W, in slices: ONNX has no such pooling.
+    """
+    height, width = maps.shape[2:]
+    if height == width == grid:
+        return maps
+    if height % grid == 0 and width % grid == 0:
+        return F.adaptive_avg_pool2d(maps, grid)
+    for axis, size in ((2, height), (3, width)):
+        cells = [(i * size // grid, -(-(i + 1) * size // grid)) for i in range(grid)]
+        parts = [paddle.slice(maps, [axis], [start], [end]) for start, end in cells]
+        maps = paddle.concat([part.mean(axis, keepdim=True) for part in parts], axis)
+    return maps

@@ -15,6 +15,7 @@ from paddle import Tensor, nn
 from paddlevid.layers.recurrent import RecurrentStack, average_over_frames, seen_frames
 from paddlevid.layers.time import fold_time, unfold_time
 from paddlevid.layers.trunks import (
+    average_to_grid,
     blocks_of,
     create_resnet,
     create_trunk,
@@ -115,9 +116,7 @@ class LRCN(nn.Layer):
 
     def _states(self, clip: Tensor) -> tuple[Tensor, Tensor]:
         maps = self._maps(fold_time(clip))
-        if maps.shape[2:] != [self.grid, self.grid]:
-            maps = F.adaptive_avg_pool2d(maps, self.grid)
-        steps = self.reduce(maps.flatten(1))
+        steps = self.reduce(average_to_grid(maps, self.grid).flatten(1))
         steps = unfold_time(self.dropout(F.relu(steps) if self.relu else steps), clip.shape[2])
         return self.recurrent(steps, seen_frames(clip))
 

@@ -116,13 +116,15 @@ def inspect_all(samples: Sequence[Sample], workers: int, timeout: float) -> list
 def find_samples(folder: Path, output: Path) -> tuple[list[Sample], list[str]]:
     """All clips below a folder, and its classes when every clip is FOLDER/<class>/<clip>.
 
-    OUTPUT, and what else paddlevid wrote in the folder, holds no clips. Labels count the lines of
-    FOLDER/classes.txt, or the folders with clips in natural order: as data_list_gener.py does,
-    which also counts empty folders. A .pkl has its label inside.
+    OUTPUT, and what else paddlevid wrote in the folder, holds no clips. Links are followed, but for
+    those to a folder above them. Labels count the lines of FOLDER/classes.txt, or the folders with
+    clips in natural order: as data_list_gener.py does, which also counts empty folders. A .pkl has
+    its label inside.
     """
     paths = []
-    for place, folders, files in os.walk(folder):
-        wanted = (f for f in folders if not _is_passed_over(Path(place, f), output))
+    for place, folders, files in os.walk(folder, followlinks=True):
+        passed = {output, *_with_folders_above(Path(place), folder)}
+        wanted = (f for f in folders if not _is_passed_over(Path(place, f), passed))
         folders[:] = sorted(wanted, key=natural_key)
         names = sorted((f for f in files if not f.startswith(".")), key=natural_key)
         clips = [path for path in (Path(place, name) for name in names) if _is_clip_file(path)]
@@ -140,8 +142,14 @@ def find_samples(folder: Path, output: Path) -> tuple[list[Sample], list[str]]:
     return [Sample(path, label) for path, label in zip(paths, labels, strict=True)], names
 
 
-def _is_passed_over(folder: Path, output: Path) -> bool:
-    return folder.name.startswith(".") or folder.resolve() == output or is_output(folder)
+def _with_folders_above(place: Path, folder: Path) -> set[Path]:
+    """The real paths of the folders from FOLDER down to a place: a link to one is a loop."""
+    above = [path for path in (place, *place.parents) if path.is_relative_to(folder)]
+    return {path.resolve() for path in above}
+
+
+def _is_passed_over(folder: Path, passed: set[Path]) -> bool:
+    return folder.name.startswith(".") or folder.resolve() in passed or is_output(folder)
 
 
 def _is_image(name: str) -> bool:

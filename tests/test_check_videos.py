@@ -148,6 +148,21 @@ def test_the_output_in_the_folder_is_no_class(tmp_path, monkeypatch, output):
     assert (tmp_path / "other" / "classes.txt").read_text() == "run\nwalk\n"
 
 
+def test_links_to_folders_are_followed_and_loops_are_not(tmp_path):
+    write_video(tmp_path / "disk" / "walk" / "a.avi")
+    write_video(tmp_path / "videos" / "run" / "b.avi")
+    for name in ("walk", "stroll"):  # two names of one folder are two classes, as in train.py
+        (tmp_path / "videos" / name).symlink_to(tmp_path / "disk" / "walk")
+    (tmp_path / "videos" / "run" / "up").symlink_to(tmp_path / "videos")
+    (tmp_path / "disk" / "walk" / "itself").symlink_to(tmp_path / "disk" / "walk")
+    (tmp_path / "videos" / "nowhere").symlink_to(tmp_path / "gone")
+    assert run(tmp_path / "videos") == 0
+    lines = (tmp_path / "videos_check" / "clean.list").read_text().splitlines()
+    assert lines == [
+        "../videos/run/b.avi 0", "../videos/stroll/a.avi 1", "../videos/walk/a.avi 2"
+    ]  # fmt: skip
+
+
 def test_clips_at_other_depths_have_no_labels(tmp_path):
     write_video(tmp_path / "videos" / "train" / "walk" / "a.avi")
     assert run(tmp_path / "videos") == 0

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddlevid.cluster import ADDRESS_HELP, open_workers
-from paddlevid.data.dataset import Item, ListError, Sample, read_list
+from paddlevid.data.dataset import Item, ListError, Sample, is_output, read_list
 from paddlevid.data.decode import (
     FRAME_SUFFIXES,
     DecodeError,
@@ -113,24 +113,28 @@ def inspect_all(samples: Sequence[Sample], workers: int, timeout: float) -> list
 # --- what to check --------------------------------------------------------------------------------
 
 
-def find_samples(folder: Path) -> tuple[list[Sample], list[str]]:
+def find_samples(folder: Path, output: Path) -> tuple[list[Sample], list[str]]:
     """All clips below a folder, and its classes when every clip is FOLDER/<class>/<clip>.
 
-    Labels are as data_list_gener.py gives them: the order of FOLDER/classes.txt, or the natural
-    one. A .pkl has its label inside.
+    OUTPUT, and what else paddlevid wrote in the folder, holds no clips. Links are followed, but for
+    those to a folder above them. Labels count the lines of FOLDER/classes.txt, or the folders with
+    clips in natural order: as data_list_gener.py does, which also counts empty folders. A .pkl has
+    its label inside.
     """
     paths = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted((f for f in folders if not f.startswith(".")), key=natural_key)
+    for place, folders, files in os.walk(folder, followlinks=True):
+        passed = {output, *_with_folders_above(Path(place), folder)}
+        wanted = (f for f in folders if not _is_passed_over(Path(place, f), passed))
+        folders[:] = sorted(wanted, key=natural_key)
         names = sorted((f for f in files if not f.startswith(".")), key=natural_key)
         clips = [path for path in (Path(place, name) for name in names) if _is_clip_file(path)]
         paths += clips or ([Path(place)] if any(map(_is_image, names)) else [])
     if not all(len(path.relative_to(folder).parts) == 2 for path in paths):
         return [Sample(path) for path in paths], []
-    names = sorted((f.name for f in folder.iterdir() if _is_class(f)), key=natural_key)
+    found = {path.parent.name for path in paths}
+    names = sorted(sorted(found), key=natural_key)
     note = folder / "classes.txt"
     if note.exists():
-        found = {path.parent.name for path in paths}
         names = read_lines(note)
         if not found <= set(names):
             raise ListError(f"{note} lacks the class folder {min(found - set(names))!r}")
@@ -138,8 +142,14 @@ def find_samples(folder: Path) -> tuple[list[Sample], list[str]]:
     return [Sample(path, label) for path, label in zip(paths, labels, strict=True)], names
 
 
-def _is_class(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
+def _with_folders_above(place: Path, folder: Path) -> set[Path]:
+    """The real paths of the folders from FOLDER down to a place: a link to one is a loop."""
+    above = [path for path in (place, *place.parents) if path.is_relative_to(folder)]
+    return {path.resolve() for path in above}
+
+
+def _is_passed_over(folder: Path, passed: set[Path]) -> bool:
+    return folder.name.startswith(".") or folder.resolve() in passed or is_output(folder)
 
 
 def _is_image(name: str) -> bool:
@@ -209,14 +219,14 @@ def check(
     ValueError for a cluster that is not there.
     """
     source = source.resolve()
+    output = (output or Path(f"{source.name}_check")).resolve()
     if source.is_dir():
-        samples, classes = find_samples(source)
+        samples, classes = find_samples(source, output)
     else:
         samples, classes = read_list(source), []
         samples = [replace(sample, path=sample.path.resolve()) for sample in samples]
     if not samples:
         raise ListError(f"{source} holds no videos, .pkl clips or folders of frames")
-    output = (output or Path(f"{source.name}_check")).resolve()
     output.mkdir(parents=True, exist_ok=True)
     if cluster:
         reports = inspect_on_cluster(samples, cluster)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from paddlevid import plots
-from paddlevid.data.dataset import inspect_clip
+from paddlevid.data.dataset import inspect_clip, is_output
 from paddlevid.data.decode import (
+    FRAME_SUFFIXES,
     VIDEO_SUFFIXES,
     frame_files,
     is_pickled,
@@ -52,13 +53,17 @@ def _relative(path: Path, folder: Path) -> str:
 def find_clips(source: Path, target: Path) -> dict[str, list[Path]]:
     """The clips of each class folder of SOURCE, in natural order; TARGET may be a folder in it.
 
-    A folder in a class folder is one clip, a folder of frames: nothing is searched below it.
+    A folder in a class folder is one clip, a folder of frames: nothing is searched below it. What
+    paddlevid wrote is neither: TARGET, runs, lists and reports, and folders with nothing else.
 
     Raises ValueError when there are no clips, or clips of several kinds.
     """
-    folders = [path for path in _visible(source) if path.is_dir() and path != target]
+    found = [path for path in _visible(source) if path.is_dir()]
+    folders = [path for path in found if not _is_written(path, target)]
     if not folders:
         raise ValueError(f"{source} has no class folders: it needs <class>/<clip>")
+    if written := [path.name for path in found if path not in folders]:
+        print(f"{len(written)} folders that paddlevid wrote are no classes: {some(written)}")
     for path in (*folders, *(path for folder in folders for path in folder.iterdir())):
         try:
             str(path).encode()
@@ -66,7 +71,7 @@ def find_clips(source: Path, target: Path) -> dict[str, list[Path]]:
             raise ValueError(f"{str(path)!a}: its name is no UTF-8: rename it") from None
         if len(path.name.splitlines()) > 1:
             raise ValueError(f"{str(path)!a}: its name has a line break: rename it")
-    clips = {folder.name: [path for path in _visible(folder) if _kind(path)] for folder in folders}
+    clips = {folder.name: _clips_in(folder, target) for folder in folders}
     others = [path.name for folder in folders for path in _visible(folder) if not _kind(path)]
     if others:
         print(f"{len(others)} files passed over, no clips by their suffix: {some(others, 3)}")
@@ -93,6 +98,41 @@ def _kind(path: Path) -> str:
     if is_pickled(path):
         return "pickled clips"
     return "videos" if is_video(path) else ""
+
+
+def _is_written(folder: Path, target: Path) -> bool:
+    """Whether a folder is TARGET or another output, or holds one and no clips beside it."""
+    if target == folder.resolve() or is_output(folder):
+        return True
+    if _clips_in(folder, target):
+        return False
+    holds_folders = any(path.is_dir() for path in _visible(folder))  # none of which is a clip
+    return holds_folders or target.is_relative_to(folder.resolve())
+
+
+def _holds_output(folder: Path, target: Path) -> bool:
+    if target.is_relative_to(folder.resolve()):
+        return True
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.is_dir() and is_output(Path(entry.path)) for entry in entries)
+    except OSError:  # that it cannot be read is said of it later
+        return False
+
+
+def _clips_in(folder: Path, target: Path) -> list[Path]:
+    """The clips of a class folder; beside an output, only folders with images are clips."""
+    clips = [path for path in _visible(folder) if _kind(path)]
+    written = {
+        path for path in clips if path.is_dir() and (is_output(path) or _holds_output(path, target))
+    }
+    if written:
+        clips = [p for p in clips if p not in written and (not p.is_dir() or _has_images(p))]
+    return clips
+
+
+def _has_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in FRAME_SUFFIXES for path in folder.iterdir())
 
 
 def clip_name(path: Path) -> str:
@@ -249,13 +289,15 @@ def _print_table(
 
 
 def _clips_below(folder: Path) -> Iterator[Path]:
-    """Videos, .pkl clips and folders of frames anywhere in a folder, but for those of runs."""
+    """Videos, .pkl clips and folders of frames anywhere in a folder, but for what is written."""
     for path in _visible(folder):
         if not path.is_dir():
             yield from [path] * bool(_kind(path))
+        elif is_output(path):  # which may have pictures of its own
+            continue
         elif frame_files(path):
             yield path
-        elif not (path / "config.yaml").exists():  # train.py's folder, with pictures of its own
+        else:
             yield from _clips_below(path)
 
 

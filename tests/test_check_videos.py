@@ -134,6 +134,35 @@ def test_labels_follow_the_classes_file_of_a_folder(tmp_path, capsys):
     assert "classes.txt lacks the class folder 'walk'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("output", [(), ("--output", "a/report")])
+def test_the_output_in_the_folder_is_no_class(tmp_path, monkeypatch, output):
+    write_video(tmp_path / "moves" / "walk" / "a.avi")
+    write_video(tmp_path / "moves" / "run" / "b.avi")
+    monkeypatch.chdir(tmp_path / "moves")
+    written = tmp_path / "moves" / (output[-1] if output else "moves_check")
+    for _ in range(2):
+        assert run(".", *output) == 0
+        assert (written / "classes.txt").read_text() == "run\nwalk\n"
+        assert [sample.label for sample in read_list(written / "clean.list")] == [0, 1]
+    assert run(".", "--output", tmp_path / "other") == 0
+    assert (tmp_path / "other" / "classes.txt").read_text() == "run\nwalk\n"
+
+
+def test_links_to_folders_are_followed_and_loops_are_not(tmp_path):
+    write_video(tmp_path / "disk" / "walk" / "a.avi")
+    write_video(tmp_path / "videos" / "run" / "b.avi")
+    for name in ("walk", "stroll"):  # two names of one folder are two classes, as in train.py
+        (tmp_path / "videos" / name).symlink_to(tmp_path / "disk" / "walk")
+    (tmp_path / "videos" / "run" / "up").symlink_to(tmp_path / "videos")
+    (tmp_path / "disk" / "walk" / "itself").symlink_to(tmp_path / "disk" / "walk")
+    (tmp_path / "videos" / "nowhere").symlink_to(tmp_path / "gone")
+    assert run(tmp_path / "videos") == 0
+    lines = (tmp_path / "videos_check" / "clean.list").read_text().splitlines()
+    assert lines == [
+        "../videos/run/b.avi 0", "../videos/stroll/a.avi 1", "../videos/walk/a.avi 2"
+    ]  # fmt: skip
+
+
 def test_clips_at_other_depths_have_no_labels(tmp_path):
     write_video(tmp_path / "videos" / "train" / "walk" / "a.avi")
     assert run(tmp_path / "videos") == 0
@@ -226,7 +255,7 @@ def test_folders_of_optical_flow_are_checked_too(tmp_path, capsys):
     (tmp_path / "b/3/flow_y_00001.jpg").write_bytes(b"")
     (tmp_path / "a/2/flow_x_00001.jpg").unlink()
     assert tool.inspect(tmp_path / "a/1").frames == 1
-    samples, classes = tool.find_samples(tmp_path)
+    samples, classes = tool.find_samples(tmp_path, tmp_path / "out")
     assert ([sample.label for sample in samples], classes) == ([0, 0, 1], ["a", "b"])
     problems = [tool.inspect(sample.path).problem for sample in samples]
     assert problems[0] == ""

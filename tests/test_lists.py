@@ -252,6 +252,45 @@ def test_the_paths_are_relative_to_target_wherever_it_is(tmp_path, video, place)
     assert sorted(lines) == [f"{up}/{n}" for n in ("run/d.avi 0", "walk/a b.avi 1", "walk/c.avi 1")]
 
 
+@pytest.mark.parametrize("place", ["lists", "output/lists", "output/tsn/lists"])
+def test_an_output_in_the_source_is_no_class_in_the_next_run(tmp_path, place):
+    clips = {f"{name}/{n}": ["00001.jpg"] for name in ("walk", "run") for n in range(3)}
+    source = fill(tmp_path / "frames", clips, PICTURE)
+    for target in (source / place, source / place, source / "out2" / "lists"):
+        assert make(source, target)
+        assert (target / "classes.txt").read_text() == "run\nwalk\n"
+        found = [
+            sample.path.parent.name for s in SIDES for sample in read_list(target / f"{s}.list")
+        ]
+        assert sorted(found) == ["run"] * 3 + ["walk"] * 3
+
+
+@pytest.mark.parametrize("names", [["config.yaml"], ["val.list"], ["videos.csv"]])
+def test_what_was_written_elsewhere_in_the_source_is_no_class(tmp_path, capsys, names):
+    source = fill(tmp_path / "frames", {"walk/a": ["00001.jpg"], "old/vdl": ["1.png"]}, PICTURE)
+    fill(source, {"old": names, "walk/report": names}, b"")
+    assert make(source, tmp_path / "lists")
+    assert (tmp_path / "lists" / "classes.txt").read_text() == "walk\n"
+    assert listed(tmp_path / "lists", "train") == {"a": 0}
+    assert "1 folders that paddlevid wrote are no classes: old" in capsys.readouterr().out
+
+
+def test_a_class_keeps_its_clips_beside_other_texts_and_lists(tmp_path, video):
+    source = fill(tmp_path / "videos", {"walk": ["a.avi"], "run": ["b.avi"]}, video)
+    (source / "walk" / "videos.csv").touch()
+    for _ in range(2):
+        assert make(source, source / "run" / "lists")
+        assert (source / "run" / "lists" / "classes.txt").read_text() == "run\nwalk\n"
+
+
+def test_lists_in_the_source_are_no_clips_where_classes_mean_nothing(tmp_path):
+    source = fill(tmp_path / "frames", {"a": ["1.jpg", "2.jpg"], "b": ["1.jpg", "2.jpg"]}, PICTURE)
+    for _ in range(2):
+        assert lists.make_lists(source, source / "lists", (80, 10, 10), 0, 1, frames_needed=1)
+        found = [*listed(source / "lists", "train"), *listed(source / "lists", "test")]
+        assert sorted(found) == ["a", "b"]
+
+
 def test_a_source_given_relative_to_the_current_folder_is_found(tmp_path, video, monkeypatch):
     fill(tmp_path / "videos", {"walk": ["a.avi"]}, video)
     monkeypatch.chdir(tmp_path)

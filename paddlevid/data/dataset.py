@@ -34,6 +34,9 @@ from paddlevid.data.scenes import with_scenes
 from paddlevid.data.transform import Compose, RandomFlip
 from paddlevid.files import check_no_pipe
 
+# a run's, lists, and a report of check_videos.py
+OUTPUTS = ("config.yaml", "train.list", "val.list", "test.list", "videos.csv")
+
 
 class ListError(ValueError):
     """A list file cannot be used, or names labels that do not fit. The message says where."""
@@ -181,6 +184,16 @@ def check_format(samples: Sequence[Sample], form: str) -> None:
                 f"MODEL.format = {form!r} announces; set MODEL.format = {kind!r} or choose "
                 "another list"
             )
+
+
+def is_output(folder: Path) -> bool:
+    """Whether paddlevid wrote a folder, which is no class then: a run, lists or a report on clips.
+
+    A folder with videos or .pkl clips of its own is none, whatever texts are beside them.
+    """
+    if not any(os.path.exists(folder / name) for name in OUTPUTS):
+        return False
+    return not any(is_video(path) or is_pickled(path) for path in folder.iterdir())
 
 
 def inspect_clip(path: Path) -> tuple[int, int | None, str]:

@@ -196,7 +196,8 @@ def extract(
     """Write the features of each clip: -> the clips as they are done, and what is wrong or "".
 
     A batch has frames of several clips; no more than a few batches of frames are in memory,
-    however long a clip is. A file is written whole or not at all.
+    however long a clip is. A file is written whole or not at all; of a clip that cannot be read
+    none stays, as it would be of an earlier video.
     """
     rows: list[NDArray] = []  # of the clip that is being read
     waiting: list[NDArray[np.uint8]] = []  # frames without features, of this clip and earlier ones
@@ -213,6 +214,8 @@ def extract(
                 clip.target.parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(clip.target) as partial, open(partial, "wb") as file:
                     np.save(file, np.stack(rows).astype(dtype))
+            else:
+                clip.target.unlink(missing_ok=True)
             yield clip, problem
             rows = []
         rows += features

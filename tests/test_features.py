@@ -315,6 +315,43 @@ def test_a_second_run_adds_what_is_missing_and_another_setting_is_refused(
     assert "holds other features: sampling 'uniform:4', not 'uniform:5'; grid 2, not 1" in err
 
 
+def test_features_of_a_clip_that_was_replaced_are_computed_anew(tsn, tmp_path, capsys):
+    clips, target = tmp_path / "clips", tmp_path / "new"
+    for name in ("a.avi", "b.avi"):
+        write_video(clips / name, frames_of(5))
+    (clips / "train.list").write_text("a.avi 0\nb.avi 1\n")
+    words = (clips, target, "--model", tsn, *FRAMES)
+    assert run_tool(*words) == 0
+    before = (target / "a.avi.npy").read_bytes()
+    later = (target / "a.avi.npy").stat().st_mtime + 5
+    write_video(clips / "a.avi", frames_of(5)[::-1])
+    os.utime(clips / "a.avi", (later, later))
+    assert run_tool(*words) == 0
+    assert "of 2 clips, 1 of them new, 0 left out" in capsys.readouterr().out
+    assert (target / "a.avi.npy").read_bytes() != before
+    (clips / "a.avi").write_bytes(b"")
+    os.utime(clips / "a.avi", (later, later))
+    assert run_tool(*words) == 1
+    assert (target / "train.list").read_text() == "b.avi.npy 1\n"
+
+
+def test_features_of_other_lists_are_refused(tsn, tmp_path, capsys):
+    for name in ("clips", "others"):
+        write_video(tmp_path / name / "a.avi", frames_of(5))
+        (tmp_path / name / "train.list").write_text("a.avi 0\n")
+    words = (tmp_path / "new", "--model", tsn, *FRAMES)
+    assert run_tool(tmp_path / "clips", *words) == 0
+    assert run_tool(tmp_path / "clips" / "train.list", *words) == 0
+    assert run_tool(tmp_path / "others", *words) == 1
+    error = capsys.readouterr().err
+    assert f"holds what was made of {tmp_path}/clips, not of {tmp_path}/others: choose a" in error
+    note = tmp_path / "new" / "features.json"
+    content = json.loads(note.read_text())
+    assert content.pop("source") == "../clips"
+    note.write_text(json.dumps(content))  # of an earlier version
+    assert run_tool(tmp_path / "others", *words) == 0
+
+
 def test_bad_clips_are_left_out_of_the_lists(listed, tsn, tmp_path, capsys):
     some = listed / "some.list"
     some.write_text("clips of 0/test 0.avi 0\nclips of 0/gone.avi 0\nclips of 1/test 1 1\n")

@@ -197,6 +197,40 @@ def test_half_precision_is_half_as_large(tmp_path, extractor):
     assert read_features(clip.target, extractor.num_features).dtype == np.float32
 
 
+@pytest.mark.parametrize(("dtype", "value"), [("float32", np.nan), ("float16", 1e6)])
+def test_features_that_are_not_finite_make_a_bad_clip(
+    tmp_path, extractor, monkeypatch, dtype, value
+):
+    clips = videos(tmp_path, [4, 3])
+    predictor = extractor._predictor
+
+    def broken(frames):
+        rows = predictor(frames)[0]
+        rows[:4, 0] = value
+        return [rows]
+
+    monkeypatch.setattr(extractor, "_predictor", broken)
+    (_, problem), (_, none) = extract(clips, extractor, FrameSampler("every", 1), dtype=dtype)
+    assert f"0.avi: its features have numbers that are not finite in {dtype}" in problem
+    assert none == ""
+    assert os.listdir(tmp_path / "out") == ["1.npy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "smallest"),
+    [("inception_v3", (32, 32), 75), ("inception_v3", (299, 74), 75), ("vgg16", (31, 224), 32)],
+)
+def test_frames_that_leave_a_trunk_no_map_are_refused(name, size, smallest):
+    trunk = Trunk(name, create_trunk(name), "", size, (0.5,) * 3, (0.5,) * 3)
+    height, width = size
+    needed = f"frames of {height} x {width} .* {name}: give --size H W of {smallest} x {smallest}"
+    with pytest.raises(ValueError, match=needed):
+        Extractor(trunk)
+    smaller = replace(trunk, size=(smallest, smallest))
+    frames = np.zeros((1, smallest, smallest, 3), np.uint8)
+    assert np.isfinite(Extractor(smaller, engine="eager")(frames)).all()
+
+
 # --- trunks ---------------------------------------------------------------------------------------
 
 

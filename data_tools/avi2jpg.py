@@ -19,7 +19,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
         description="Extract the frames of videos in class folders: SOURCE/<class>/<clip>.avi "
         "(or " + " ".join(VIDEO_SUFFIXES[1:]) + ") becomes TARGET/<class>/<clip>/00001.jpg and "
-        "so on. Clips that are finished are skipped, so it can be interrupted and run again.",
+        "so on. Clips that are finished are skipped unless the video is newer, so it can be "
+        "interrupted and run again.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("source", metavar="SOURCE", type=Path, help="folder of class folders")

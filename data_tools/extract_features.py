@@ -21,7 +21,7 @@ from paddlevid.data.decode import is_pickled, read_pickled_clip
 from paddlevid.data.features import MANIFEST, Manifest, read_manifest
 from paddlevid.data.sample import FRAME_KINDS, FrameSampler
 from paddlevid.data.scenes import check_scenedetect
-from paddlevid.files import check_inside, write_whole
+from paddlevid.files import check_inside, check_source, is_newer, read_text, seen_from, write_whole
 from paddlevid.flags import Parser, at_least, describe
 
 CLIPS_OF_A_JOB = 64  # on a cluster; each loads the trunk anew
@@ -47,7 +47,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description="Compute features of frames with a CNN that is not trained along, an .npy of "
         "(T, D) for each clip of the lists. TARGET gets the lists anew, with .npy paths, "
         "classes.txt and features.json, which says how the features were made. Clips that are "
-        "there already are kept, so an interrupted run can be started again."
+        "there already are kept, unless their video is newer, so an interrupted run can be started "
+        "again."
     )
     parser.add_argument(
         "source", metavar="LIST", type=Path,
@@ -126,14 +127,18 @@ def run(args: argparse.Namespace) -> int:
         trunk.name, trunk.weights, str(args.frames), trunk.size, tuple(trunk.mean),
         tuple(trunk.std), args.grid, extractor.num_features, args.dtype,
     )  # fmt: skip
-    distributed.on_first(lambda: claim(args.target, manifest))
+    distributed.on_first(lambda: claim(next(iter(lists)).parent, args.target, manifest))
     clips: dict[str, Clip] = {}
     for list_file, samples in lists.items():
         for sample in samples:
             name = npy_of(sample, list_file)
             clips.setdefault(name, Clip(sample, args.target / name))
     check_inside(args.target, {clip.target.parent for clip in clips.values()})
-    missing = [clip for clip in clips.values() if not clip.target.exists()]
+    missing = [
+        clip
+        for clip in clips.values()
+        if not clip.target.exists() or is_newer(clip.sample.path, clip.target)
+    ]
     missing = distributed.gather(missing)[0]  # before anyone writes
     total, missing = len(missing), missing[distributed.rank() :: distributed.num_ranks()]
     bad = []
@@ -215,8 +220,11 @@ def problems_of(
     return (problem for _, problem in extract(clips, extractor, args.frames, **options))
 
 
-def claim(target: Path, manifest: Manifest) -> None:
-    """Write the manifest; ValueError where TARGET holds features that were made otherwise."""
+def claim(source: Path, target: Path, manifest: Manifest) -> None:
+    """Write the manifest and the folder of the lists.
+
+    Raises ValueError where TARGET holds features of other lists, or made otherwise.
+    """
     if (target / MANIFEST).exists():
         found = read_manifest(target)
         unlike = [
@@ -228,8 +236,12 @@ def claim(target: Path, manifest: Manifest) -> None:
         ]
         if unlike:
             raise ValueError(f"{target} holds other features: {'; '.join(unlike)}: choose another")
+        check_source(
+            target / MANIFEST, json.loads(read_text(target / MANIFEST)).get("source"), source
+        )
     target.mkdir(parents=True, exist_ok=True)
-    write_whole(target / MANIFEST, json.dumps(manifest.to_dict(), indent=2) + "\n")
+    content = {**manifest.to_dict(), "source": seen_from(target, source)}
+    write_whole(target / MANIFEST, json.dumps(content, indent=2) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:

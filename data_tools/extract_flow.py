@@ -21,8 +21,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "of TSN: SOURCE/<class>/<clip>.avi (or " + " ".join(VIDEO_SUFFIXES[1:]) + ") becomes "
         "TARGET/<class>/<clip>/flow_x_00001.jpg and flow_y_00001.jpg and so on, grey images as "
         "published data sets have them, one pair less than frames. A component of v pixels is the "
-        "level round((v + bound) * 255 / (2 * bound)). Clips that are finished are skipped, so it "
-        "can be interrupted and run again.",
+        "level round((v + bound) * 255 / (2 * bound)). Clips that are finished are skipped "
+        "unless the video is newer, so it can be interrupted and run again.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("source", metavar="SOURCE", type=Path, help="folder of class folders")

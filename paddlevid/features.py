@@ -29,6 +29,7 @@ from paddlevid.layers.trunks import (
     create_trunk,
     num_features,
     published_weights,
+    smallest_side,
 )
 from paddlevid.models import create_model
 from paddlevid.predictor import Predictor
@@ -158,11 +159,18 @@ class Extractor:
     Args:
         device: "cpu", "gpu" or "gpu:0".
         engine: see Predictor.
+
+    Raises ValueError where the trunk's size leaves no map.
     """
 
     def __init__(
         self, trunk: Trunk, grid: int = 1, device: str = "cpu", engine: str = "auto"
     ) -> None:
+        if min(trunk.size) < (smallest := smallest_side(trunk.network)):
+            raise ValueError(
+                f"frames of {trunk.size[0]} x {trunk.size[1]} pixels are too small for "
+                f"{trunk.name}: give --size H W of {smallest} x {smallest} or more"
+            )
         paddle.set_device(device)
         self.trunk, self.grid = trunk, grid
         self.num_features = num_features(trunk.network) * grid**2
@@ -196,7 +204,8 @@ def extract(
     """Write the features of each clip: -> the clips as they are done, and what is wrong or "".
 
     A batch has frames of several clips; no more than a few batches of frames are in memory,
-    however long a clip is. A file is written whole or not at all.
+    however long a clip is. A file is written whole or not at all; of a clip that cannot be read, or
+    whose features are not finite, none stays, as it would be of an earlier video.
     """
     rows: list[NDArray] = []  # of the clip that is being read
     waiting: list[NDArray[np.uint8]] = []  # frames without features, of this clip and earlier ones
@@ -209,10 +218,9 @@ def extract(
         for count, clip, problem in ends:
             rows += features[:count]
             features = features[count:]
-            if not problem:
-                clip.target.parent.mkdir(parents=True, exist_ok=True)
-                with whole_file(clip.target) as partial, open(partial, "wb") as file:
-                    np.save(file, np.stack(rows).astype(dtype))
+            problem = problem or _write(clip, np.stack(rows), dtype)
+            if problem:
+                clip.target.unlink(missing_ok=True)
             yield clip, problem
             rows = []
         rows += features
@@ -231,6 +239,18 @@ def extract(
                 yield from flush()
                 counted = 0
         yield from flush()
+
+
+def _write(clip: Clip, features: NDArray[np.float32], dtype: str) -> str:
+    """Write the features of a clip, (T, D): -> what is wrong with them or ""."""
+    with np.errstate(over="ignore"):
+        features = features.astype(dtype)
+    if not np.isfinite(features).all():
+        return f"{clip.sample.path}: its features have numbers that are not finite in {dtype}"
+    clip.target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(clip.target) as partial, open(partial, "wb") as file:
+        np.save(file, features)
+    return ""
 
 
 class _Reader:

@@ -112,16 +112,44 @@ def whole_folder(path: Path) -> Iterator[Path]:
         partial, before = made / "new", made / "old"
         partial.mkdir()
         yield partial
-        if path.exists():
-            os.replace(path, before)
-        try:
-            os.replace(partial, path)
-        except BaseException:
-            if before.exists():
-                os.replace(before, path)
-            raise
+        replace_folder(partial, path, before)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def replace_folder(partial: Path, path: Path, before: Path) -> None:
+    """Put a folder in the place of what is at `path`, which goes to `before`, or stays on error."""
+    if path.exists():
+        os.replace(path, before)
+    try:
+        os.replace(partial, path)
+    except BaseException:
+        if before.exists():
+            os.replace(before, path)
+        raise
+
+
+def is_newer(path: Path, made: Path) -> bool:
+    """Whether a file was changed after what was made of it; False where it is not there."""
+    return path.exists() and path.stat().st_mtime_ns > made.stat().st_mtime_ns
+
+
+def seen_from(folder: Path, path: Path) -> str:
+    """A path relative to a folder, links followed: the same when both were moved together."""
+    return os.path.relpath(path.resolve(), folder.resolve())
+
+
+def check_source(note: Path, noted: object, source: Path) -> None:
+    """Raise ValueError where a note is of another source than this, which `seen_from` wrote.
+
+    A note of an earlier version has none (None).
+    """
+    if noted not in (None, seen_from(note.parent, source)):
+        other = os.path.normpath(note.parent.resolve() / str(noted))
+        raise ValueError(
+            f"{note.parent} holds what was made of {other}, not of {source.resolve()}: choose "
+            f'another TARGET; if these are the same videos, moved, remove "source" from {note}'
+        )
 
 
 @contextlib.contextmanager

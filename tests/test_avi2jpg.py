@@ -1,6 +1,7 @@
 """The command avi2jpg: a folder of videos becomes a folder of frames, in one run or in several."""
 
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -94,8 +95,51 @@ def test_frames_of_options_that_are_not_known_are_not_mixed(source, tmp_path, ca
 def test_the_options_are_noted_beside_the_frames(source, tmp_path):
     assert run(source, tmp_path / "jpg") == 0
     note = json.loads((tmp_path / "jpg" / "avi2jpg.json").read_text())
-    assert note == {"quality": 95, "short_side": None, "fps": None}
+    assert note == {"quality": 95, "short_side": None, "fps": None, "source": "../videos"}
     assert not list((tmp_path / "jpg").glob("*.partial"))
+
+
+def test_frames_of_other_videos_do_not_count_as_done(source, tmp_path, capsys):
+    target, other = tmp_path / "jpg", tmp_path / "others"
+    for name in ("walk/a.avi", "walk/b.avi", "run/c.avi"):
+        write_video(other / name, frames_of(6))
+    assert run(source, target) == 0
+    assert run(other, target) == 1
+    error = capsys.readouterr().err
+    assert f"{target} holds what was made of {source}, not of {other}" in error
+    assert "choose another TARGET" in error
+    assert set(tree(target).values()) == {4}
+
+
+def test_frames_go_on_where_both_were_moved_or_the_note_tells_of_no_videos(source, tmp_path):
+    assert run(source, tmp_path / "jpg") == 0
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("videos", "jpg"):
+        (tmp_path / name).rename(moved / name)
+    assert run(moved / "videos", moved / "jpg") == 0
+    note = moved / "jpg" / "avi2jpg.json"
+    note.write_text('{"quality": 95, "short_side": null, "fps": null}')  # of an earlier version
+    (moved / "videos").rename(tmp_path / "videos")
+    assert run(tmp_path / "videos", moved / "jpg") == 0
+    assert json.loads(note.read_text())["source"] == "../../videos"
+
+
+def test_a_video_that_was_replaced_is_extracted_anew(source, tmp_path, capsys):
+    target, video = tmp_path / "jpg", source / "walk" / "a.avi"
+    assert run(source, target) == 0
+    later = (target / "walk" / "a" / "00001.jpg").stat().st_mtime + 5
+    video.write_bytes(b"")
+    os.utime(video, (later, later))
+    assert run(source, target) == 1
+    assert tree(target)["walk/a"] == 4  # until there are new ones
+    write_video(video, frames_of(2))
+    os.utime(video, (later, later))
+    capsys.readouterr()
+    assert run(source, target) == 0
+    assert "1 videos extracted (2 frames), 2 were there already" in capsys.readouterr().out
+    assert tree(target) == {"walk/a": 2, "walk/b": 4, "run/c": 4}
+    assert sorted(path.name for path in (target / "walk").iterdir()) == ["a", "b"]
 
 
 def test_a_video_that_fails_is_named_and_the_others_are_done(source, tmp_path, capsys):

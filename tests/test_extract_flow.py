@@ -8,6 +8,7 @@ import pytest
 from conftest import frames_of, write_video
 
 from data_tools import avi2jpg, extract_flow
+from paddlevid.data.flow import Flow, read_note
 
 
 @pytest.fixture
@@ -33,7 +34,9 @@ def test_every_clip_becomes_a_folder_with_a_pair_of_images_less_than_frames(
     assert image.shape == (32, 43) and image.dtype == np.uint8  # grey
     assert json.loads((target / "extract_flow.json").read_text()) == {
         "method": "farneback", "bound": 10.0, "short_side": 32, "quality": 95,
+        "source": "../videos",
     }  # fmt: skip
+    assert read_note(target / "walk/a") == Flow("farneback", 10.0, 32)
     assert "2 videos extracted (6 fields of flow), 0 were there" in capsys.readouterr().out
     assert run(source, target, "--bound", 5) == 1
     assert "holds frames extracted with {'method': 'farneback'" in capsys.readouterr().err

@@ -198,6 +198,40 @@ def test_half_precision_is_half_as_large(tmp_path, extractor):
     assert read_features(clip.target, extractor.num_features).dtype == np.float32
 
 
+@pytest.mark.parametrize(("dtype", "value"), [("float32", np.nan), ("float16", 1e6)])
+def test_features_that_are_not_finite_make_a_bad_clip(
+    tmp_path, extractor, monkeypatch, dtype, value
+):
+    clips = videos(tmp_path, [4, 3])
+    predictor = extractor._predictor
+
+    def broken(frames):
+        rows = predictor(frames)[0]
+        rows[:4, 0] = value
+        return [rows]
+
+    monkeypatch.setattr(extractor, "_predictor", broken)
+    (_, problem), (_, none) = extract(clips, extractor, FrameSampler("every", 1), dtype=dtype)
+    assert f"0.avi: its features have numbers that are not finite in {dtype}" in problem
+    assert none == ""
+    assert os.listdir(tmp_path / "out") == ["1.npy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "smallest"),
+    [("inception_v3", (32, 32), 75), ("inception_v3", (299, 74), 75), ("vgg16", (31, 224), 32)],
+)
+def test_frames_that_leave_a_trunk_no_map_are_refused(name, size, smallest):
+    trunk = Trunk(name, create_trunk(name), "", size, (0.5,) * 3, (0.5,) * 3)
+    height, width = size
+    needed = f"frames of {height} x {width} .* {name}: give --size H W of {smallest} x {smallest}"
+    with pytest.raises(ValueError, match=needed):
+        Extractor(trunk)
+    smaller = replace(trunk, size=(smallest, smallest))
+    frames = np.zeros((1, smallest, smallest, 3), np.uint8)
+    assert np.isfinite(Extractor(smaller, engine="eager")(frames)).all()
+
+
 # --- trunks ---------------------------------------------------------------------------------------
 
 
@@ -325,6 +359,43 @@ def test_labels_that_are_inside_the_clips_are_in_the_new_lists(tsn, tmp_path):
     target = tmp_path / "features"
     assert run_tool(tmp_path / "pkl/train.list", target, "--model", tsn, *FRAMES) == 0
     assert (target / "train.list").read_text() == "walk/a.pkl.npy 0\nrun/b.pkl.npy 1\n"
+
+
+def test_features_of_a_clip_that_was_replaced_are_computed_anew(tsn, tmp_path, capsys):
+    clips, target = tmp_path / "clips", tmp_path / "new"
+    for name in ("a.avi", "b.avi"):
+        write_video(clips / name, frames_of(5))
+    (clips / "train.list").write_text("a.avi 0\nb.avi 1\n")
+    words = (clips, target, "--model", tsn, *FRAMES)
+    assert run_tool(*words) == 0
+    before = (target / "a.avi.npy").read_bytes()
+    later = (target / "a.avi.npy").stat().st_mtime + 5
+    write_video(clips / "a.avi", frames_of(5)[::-1])
+    os.utime(clips / "a.avi", (later, later))
+    assert run_tool(*words) == 0
+    assert "of 2 clips, 1 of them new, 0 left out" in capsys.readouterr().out
+    assert (target / "a.avi.npy").read_bytes() != before
+    (clips / "a.avi").write_bytes(b"")
+    os.utime(clips / "a.avi", (later, later))
+    assert run_tool(*words) == 1
+    assert (target / "train.list").read_text() == "b.avi.npy 1\n"
+
+
+def test_features_of_other_lists_are_refused(tsn, tmp_path, capsys):
+    for name in ("clips", "others"):
+        write_video(tmp_path / name / "a.avi", frames_of(5))
+        (tmp_path / name / "train.list").write_text("a.avi 0\n")
+    words = (tmp_path / "new", "--model", tsn, *FRAMES)
+    assert run_tool(tmp_path / "clips", *words) == 0
+    assert run_tool(tmp_path / "clips" / "train.list", *words) == 0
+    assert run_tool(tmp_path / "others", *words) == 1
+    error = capsys.readouterr().err
+    assert f"holds what was made of {tmp_path}/clips, not of {tmp_path}/others: choose a" in error
+    note = tmp_path / "new" / "features.json"
+    content = json.loads(note.read_text())
+    assert content.pop("source") == "../clips"
+    note.write_text(json.dumps(content))  # of an earlier version
+    assert run_tool(tmp_path / "others", *words) == 0
 
 
 def test_bad_clips_are_left_out_of_the_lists(listed, tsn, tmp_path, capsys):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from paddlevid.cluster import open_workers
 from paddlevid.data.decode import VIDEO_SUFFIXES, DecodeError, is_video, limit_threads
-from paddlevid.files import check_inside, write_whole
+from paddlevid.files import check_inside, check_source, is_newer, seen_from, write_whole
 from paddlevid.flags import describe, is_disk_full
 
 NOTES = ("avi2jpg.json", "extract_flow.json")  # in TARGET: which tool wrote it, and how
@@ -47,7 +47,10 @@ def find_videos(source: Path) -> dict[Path, Path]:
 
 
 def claim(source: Path, target: Path, note: Path, options: Mapping[str, object]) -> None:
-    """Note the options in TARGET; refuse SOURCE, and images that were extracted otherwise."""
+    """Note SOURCE and the options in TARGET.
+
+    Raises ValueError where TARGET is SOURCE, or holds images of other videos or options.
+    """
     if target.resolve() == source.resolve():
         raise ValueError(f"TARGET {target} is SOURCE too: images belong in a folder of their own")
     if target.exists() and not target.is_dir():
@@ -56,16 +59,18 @@ def claim(source: Path, target: Path, note: Path, options: Mapping[str, object])
         raise ValueError(f"{target} holds what {others[0]} tells of: choose another TARGET")
     if note.exists():
         try:
-            found = json.loads(note.read_text())
-        except ValueError:
-            found = "unknown options"
+            found = dict(json.loads(note.read_text()))
+            noted = found.pop("source", None)
+        except (ValueError, TypeError):
+            found, noted = "unknown options", None
         if found != options:
             raise ValueError(
                 f"{target} holds frames extracted with {found}, not {options}: choose another "
                 "TARGET or remove it"
             )
+        check_source(note, noted, source)
     target.mkdir(parents=True, exist_ok=True)
-    write_whole(note, json.dumps(options) + "\n")
+    write_whole(note, json.dumps({**options, "source": seen_from(target, source)}) + "\n")
 
 
 def extract(
@@ -91,9 +96,10 @@ def size_of(video: Path) -> int:
     return video.stat().st_size if video.exists() else 0
 
 
-def is_extracted(folder: Path) -> bool:
-    """Whether a clip's folder has images; it appears when all are there."""
-    return folder.is_dir() and any(folder.iterdir())
+def is_extracted(video: Path, folder: Path) -> bool:
+    """Whether a clip's folder, which appears when all is there, has images no older than it."""
+    image = next(folder.iterdir(), None) if folder.is_dir() else None
+    return image is not None and not is_newer(video, image)
 
 
 def extract_all(
@@ -123,7 +129,7 @@ def extract_all(
     except ValueError as error:
         print(f"{name}.py: {error}", file=sys.stderr)
         return 1
-    waiting = {video: clip for video, clip in clips.items() if not is_extracted(clip)}
+    waiting = {video: clip for video, clip in clips.items() if not is_extracted(video, clip)}
     largest_first = sorted(waiting, key=size_of, reverse=True)  # so all end together
     jobs = [  # absolute paths: joblib's processes may have been started in another folder
         joblib.delayed(extract)(write, video.absolute(), waiting[video].absolute(), options)

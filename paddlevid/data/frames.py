@@ -1,7 +1,6 @@
 """Frame extraction: a video -> a folder of numbered JPEG files, whole or not at all."""
 
 import functools
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from paddlevid.data.decode import DecodeError, count_frames
 from paddlevid.data.limits import check_frame
 from paddlevid.data.video import BACKENDS, check_refusal, iterate_images
+from paddlevid.files import replace_folder
 
 Images = Iterator[tuple[float, NDArray[np.uint8]]]  # seconds from the start, (H, W, 3) BGR
 
@@ -44,10 +44,13 @@ def write_frames(
 def write_images(video: Path, folder: Path, write: Callable[[Images, Path], int]) -> int:
     """Have `write(frames, folder)` make images of a video's frames: -> how many it says.
 
-    The folder appears when it is complete; what an interrupted call left is removed.
+    The folder appears when it is complete, in the place of an older one; what an interrupted call
+    left is removed.
     """
     expected = count_frames(video)  # tells a file that is cut off, which decoders pass over
     partial = folder.with_name(f".{folder.name}.partial")
+    before = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(before, ignore_errors=True)
     num_read, least, reasons = 0, 1, []
 
     def images(backend: str) -> Images:
@@ -68,12 +71,13 @@ def write_images(video: Path, folder: Path, write: Callable[[Images, Path], int]
                 least = max(expected, num_read + 1)  # no other one may end where this one failed
                 continue
             if number and num_read >= least:
-                os.replace(partial, folder)
+                replace_folder(partial, folder, before)
                 return number
             reasons.append(f"{backend}: it ends after {num_read} of {expected} frames")
         raise DecodeError(f"{video}: cannot be decoded ({'; '.join(reasons)})")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def _write(

@@ -86,6 +86,13 @@ def num_features(trunk: nn.Layer) -> int:
     return last.weight.shape[0]
 
 
+def smallest_side(trunk: nn.Layer) -> int:
+    """Pixels of the height and the width below which no map is left; Paddle itself says nothing."""
+    if isinstance(trunk, InceptionV3Trunk):
+        return 75
+    return 1 if isinstance(trunk, ResNet) else 32
+
+
 def blocks_of(trunk: nn.Layer) -> list[list[nn.Layer]]:
     """The layers of a VGG or ResNet in its five parts, from the frames up: each halves the maps."""
     if isinstance(trunk, ResNet):

@@ -617,9 +617,9 @@ def test_a_wrong_command_line_is_one_line(source, tmp_path, monkeypatch, capsys,
         (("tsn_r34", "theirs.npz", "a.pdparams", *WIDTH), "theirs.npz does not fit the network: "),
         (("eco_lite", "theirs.npz", "a.pdparams"), "theirs.npz is not of this network"),
         (("tsn_r18", "trunk.npz", "a.pdparams", *WIDTH), "no classifier: needs --num-classes K"),
-        (("tsn_r18", "theirs.npz", "a.pdparams", *WIDTH, "--classes", "two.txt"),
+        (("tsn_r18", "theirs.npz", "a.safetensors", *WIDTH, "--classes", "two.txt"),
          "two.txt names 2 classes, not 7"),
-        (("tsn_r18", "theirs.npz", "a.pdparams", *WIDTH, "--classes", "no"), "there is no no"),
+        (("tsn_r18", "theirs.npz", "a.safetensors", *WIDTH, "--classes", "no"), "there is no no"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_converted_is_told_and_writes_nothing(
@@ -633,7 +633,7 @@ def test_what_cannot_be_converted_is_told_and_writes_nothing(
     err = capsys.readouterr().err
     assert err.startswith("paddlevid.convert: ")
     assert message in err
-    assert not Path("a.pdparams").exists()
+    assert not list(Path().glob("a.*"))
 
 
 def test_help_answers_without_paddle():
@@ -664,6 +664,70 @@ def test_our_own_file_keeps_the_config_that_it_carries(tmp_path, capsys):
     assert run("tsn_r18", tmp_path / "c.pdparams", target, *WIDTH, "--overwrite") == 0
     assert read_metadata(target) == {"format": "pd"}  # nothing is known of its pictures
     assert "predict: " not in capsys.readouterr().out
+
+
+def test_our_own_file_takes_the_config_and_the_classes_of_its_run(tmp_path, capsys, video):
+    import infer
+
+    config = {"MODEL": {"name": "tsn_r18", "num_classes": 7, "arguments": {"width": 8},
+                        "seg_num": 2, "image_mean": [0.1, 0.2, 0.3]}}  # fmt: skip
+    for name in ("run", "alone"):
+        (tmp_path / name).mkdir()
+        write_weights(tmp_path / name / "best.pdparams", tiny("tsn"))
+    source, target = tmp_path / "run" / "best.pdparams", tmp_path / "alone" / "o.safetensors"
+    (tmp_path / "run" / "config.yaml").write_text(json.dumps(config))
+    (tmp_path / "run" / "classes.txt").write_text("\n".join("abcdefg"))
+    assert run("tsn_r18", source, target, *WIDTH) == 0
+    assert load_config(target).model.image_mean == (0.1, 0.2, 0.3)
+    assert json.loads(read_metadata(target)["classes"]) == list("abcdefg")
+    assert infer.main(["--weights", str(target), str(video)]) == 0
+    (tmp_path / "names.txt").write_text("\n".join("tuvwxyz"))
+    named = (*WIDTH, "--classes", tmp_path / "names.txt", "--overwrite")
+    again = tmp_path / "alone" / "again.safetensors"
+    assert run("tsn_r18", target, again, *named) == 0
+    assert run("tsn_r18", source, target, *named) == 0
+    for file in (target, again):
+        assert load_config(file).model.seg_num == 2
+        assert json.loads(read_metadata(file)["classes"]) == list("tuvwxyz")
+    capsys.readouterr()
+    assert run("tsn_r18", tmp_path / "alone" / "best.pdparams", target, *named) == 0
+    assert json.loads(read_metadata(target)["classes"]) == list("tuvwxyz")
+    expected = f"no config, so infer.py needs one: python infer.py --weights {target} --config FILE"
+    assert expected in capsys.readouterr().out
+    words = ["--weights", target, "--config", tmp_path / "run" / "config.yaml", video]
+    assert infer.main([str(word) for word in words]) == 0
+    assert re.search(r"0\.\d{4}  [t-z]\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"name": "tsn_r34"}, ()), ({"num_classes": 5}, ()), ({}, ("--num-classes", 3)),
+     ({"arguments": {"width": 9}}, ())],
+)  # fmt: skip
+def test_a_config_of_another_network_beside_our_own_file_is_left_aside(
+    tmp_path, capsys, change, words
+):
+    model = {"name": "tsn_r18", "num_classes": 7, "arguments": {"width": 8}, **change}
+    (tmp_path / "config.yaml").write_text(json.dumps({"MODEL": model}))
+    write_weights(tmp_path / "a.pdparams", tiny("tsn"))
+    target = tmp_path / "b.safetensors"
+    assert run("tsn_r18", tmp_path / "a.pdparams", target, *WIDTH, *words) == 0
+    assert read_metadata(target) == {"format": "pd"}
+    out = capsys.readouterr().out
+    assert f"left aside: {tmp_path / 'config.yaml'}: " in out
+    assert "it carries no config, so infer.py needs one" in out
+
+
+def test_classes_that_cannot_be_kept_are_refused(tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    source = save_npz(tmp_path / "vgg.npz", theirs(create_trunk("vgg16"), torchvision))
+    names = ("--classes", tmp_path / "names.txt")
+    assert run("vgg16", source, tmp_path / "vgg.safetensors", *names) == 1
+    assert "names.txt: vgg16 has no classes: leave it out" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("tsn_r18", source, tmp_path / "a.pdparams", *names)
+    assert "a .pdparams takes no names along: name TARGET .safetens" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob("*.pdparams"))
 
 
 def test_keras_weights_of_the_chapter_are_converted_with_a_config(tmp_path):

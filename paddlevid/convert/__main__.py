@@ -1,6 +1,7 @@
 """Convert weights of other projects: python -m paddlevid.convert MODEL SOURCE TARGET"""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"TARGET {args.target} exists: --overwrite replaces it")
     if args.target.resolve() == args.source.resolve():
         parser.error("SOURCE and TARGET are the same file")
+    if args.classes and args.target.suffix == ".pdparams":
+        parser.error("--classes: a .pdparams takes no names along: name TARGET .safetensors")
     return args
 
 
@@ -135,11 +138,13 @@ def convert_file(args: argparse.Namespace) -> None:
         model = create_trunk(args.model)
     else:
         model = create_model(args.model, num_classes=args.num_classes or 1, **args.arguments)
+    if args.classes and not hasattr(model, "classifier"):
+        raise ValueError(f"--classes {args.classes}: {args.model} has no classes: leave it out")
     if hasattr(model, "classifier"):
         num_classes = args.num_classes or count_classes(model, file)
         if not num_classes:
             raise ValueError(f"{args.source} has no classifier: needs --num-classes K")
-        if classes and len(classes) != num_classes:
+        if args.classes and len(classes) != num_classes:
             raise ValueError(f"{args.classes} names {len(classes)} classes, not {num_classes}")
         if not args.num_classes:
             model = create_model(args.model, num_classes=num_classes, **args.arguments)
@@ -151,16 +156,52 @@ def convert_file(args: argparse.Namespace) -> None:
         print(line)
     load_weights(model, conversion.weights, args.source)
     metadata = {}
-    if conversion.project is OURS:  # what it carries already
-        kept = () if args.num_classes else ("config", "classes")
-        metadata = {key: file.metadata[key] for key in kept if key in file.metadata}
+    if conversion.project is OURS:
+        metadata = carried(args, file, conversion.weights)
+        if classes:
+            metadata["classes"] = json.dumps(classes)
     elif args.model not in TRUNKS:
         config = published_config(args.model, args.arguments, model, conversion.project)
         metadata = describe(config, classes)
     write_weights(args.target, model, metadata)
     print(f"written: {args.target}")
-    if "config" in metadata and args.target.suffix == ".safetensors":
-        print(f"predict: {infer_command()} --weights {args.target} VIDEO")
+    if args.target.suffix == ".safetensors" and args.model not in TRUNKS:
+        predict = f"{infer_command()} --weights {args.target}"
+        if "config" in metadata:
+            print(f"predict: {predict} VIDEO")
+        else:
+            print(f"it carries no config, so infer.py needs one: {predict} --config FILE VIDEO")
+
+
+def carried(
+    args: argparse.Namespace,
+    file: "WeightsFile",  # noqa: F821
+    weights: "Weights",  # noqa: F821
+) -> dict[str, str]:
+    """Config and classes of a file of ours: those that it carries, or that lie beside it.
+
+    Raises ConfigError or ListError where those beside it are damaged.
+    """
+    from paddlevid.build import build_model, read_classes
+    from paddlevid.config import load_config
+    from paddlevid.weights import WeightsError, check_fit, describe
+
+    kept = () if args.num_classes else ("config", "classes")
+    metadata = {key: file.metadata[key] for key in kept if key in file.metadata}
+    beside = args.source.parent / "config.yaml"
+    if args.target.suffix == ".pdparams" or "config" in metadata or not beside.exists():
+        return metadata
+    config = load_config(beside)
+    try:
+        name, known = config.model.create_name, config.model.arguments
+        if name != args.model or any(known.get(k, v) != v for k, v in args.arguments.items()):
+            raise WeightsError(f"it is of {name} with {known}")
+        check_fit(build_model(config, fresh=True)[0], weights, args.source)
+    except WeightsError as error:
+        print(f"left aside: {beside}: {error}")
+        return metadata
+    print(f"config and classes: of {beside.parent}")
+    return describe(config.to_dict(), [] if args.classes else read_classes(config, args.source))
 
 
 def print_table(rows: "Sequence[Row]") -> None:  # noqa: F821

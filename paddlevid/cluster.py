@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 
 import joblib
 
@@ -15,10 +16,14 @@ def open_workers(number: int, address: str | None = None) -> Iterator[joblib.Par
         address: HOST:PORT of the scheduler of a Dask cluster whose workers do it instead. They need
             paddlevid, and have to see the files under the same paths.
 
-    Raises ValueError where Dask is not installed or no scheduler answers.
+    Raises ValueError where Dask is not installed, no scheduler answers, or a process of this
+    machine dies.
     """
     if not address:
-        yield joblib.Parallel(number, return_as="generator_unordered")
+        try:
+            yield joblib.Parallel(number, return_as="generator_unordered")
+        except BrokenProcessPool as error:
+            raise ValueError(DIED) from error
         return
     try:
         from dask.distributed import Client
@@ -39,4 +44,8 @@ def open_workers(number: int, address: str | None = None) -> Iterator[joblib.Par
         yield joblib.Parallel(-1, return_as="generator_unordered")
 
 
+DIED = (
+    "a process died, of a damaged clip or for want of memory: data_tools/check_videos.py finds "
+    "such clips; run it again for the rest"
+)
 ADDRESS_HELP = "the scheduler of a Dask cluster that does the work, see docs/scale.md"

@@ -260,6 +260,16 @@ def test_a_full_disk_leaves_no_half_written_clip(source, tmp_path, capsys, monke
     assert not list((tmp_path / "pkl").glob("*/*"))
 
 
+def test_a_process_that_dies_is_one_line(source, tmp_path, capsys, monkeypatch):
+    def die(*_):
+        os._exit(1)
+
+    monkeypatch.setattr(jpg2pkl, "pack", die)
+    assert jpg2pkl.main([str(source), str(tmp_path / "pkl"), "--workers", "2"]) == 1
+    error = capsys.readouterr().err
+    assert "jpg2pkl.py: a process died, of a damaged clip or for want of memory" in error
+
+
 def test_an_interrupted_run_says_how_to_go_on(source, tmp_path, capsys, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt

@@ -5,7 +5,6 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import joblib
@@ -150,13 +149,6 @@ def extract_all(
     except KeyboardInterrupt:
         print(f"{name}.py: stopped; run it again to extract the rest", file=sys.stderr)
         return 130
-    except BrokenProcessPool:
-        print(
-            f"{name}.py: a process died, of a damaged video or for want of memory: "
-            "data_tools/check_videos.py finds such videos; run it again to extract the rest",
-            file=sys.stderr,
-        )
-        return 1
     done = len(jobs) - len(problems)
     print(
         f"{args.target}: {done} videos extracted ({number} {unit}), "

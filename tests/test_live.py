@@ -112,6 +112,16 @@ def test_a_file_on_a_server_ends_with_its_last_frame(tmp_path):
         assert (source.problem, source.num_dropped) == ("", 0)
 
 
+def test_a_file_on_a_server_that_does_not_say_its_duration_is_read_once(tmp_path):
+    """As recordings of browsers."""
+    path = tmp_path / "a.webm"
+    write_sounding_video(path, ("libvpx", ""), num_frames=30, live="1")
+    with server(path.read_bytes(), length=True) as (address, connections):
+        with LiveSource(address, attempts=2, pause=0.05) as source:
+            assert len(read_all(source)) == 30
+        assert (source.problem, source.num_dropped, len(connections)) == ("", 0, 1)
+
+
 def test_a_line_that_breaks_off_is_opened_again_and_then_given_up():
     content = frames_as_ts(15)
     with server(content, times=2) as (address, connections):
@@ -132,6 +142,14 @@ def test_a_line_that_stalls_is_noticed():
         assert time.monotonic() - started < 10
     assert len(moments) > 5
     assert "no data for 1 s" in source.problem
+
+
+def test_a_line_that_stalls_again_and_again_is_given_up(capsys):
+    with server(b"", stall=True) as (address, connections):
+        with LiveSource(address, timeout=0.3, attempts=2, pause=0.05) as source:
+            assert read_all(source) == []
+        assert len(connections) == 3
+    assert capsys.readouterr().err.count("no data for 0.3 s; it is opened again") == 2
 
 
 def test_nobody_there():

@@ -1,6 +1,7 @@
 """Live sources: files, cameras and addresses -> frames one after the other, as they come."""
 
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from paddlevid.data.limits import check_frame
 from paddlevid.data.video import open_video, pixel_limit, timed_frames, to_image
+from paddlevid.files import readable
 
 Moment = tuple[int, float, NDArray[np.uint8]]  # number of the frame, seconds, (H, W, 3) RGB
 
@@ -52,6 +55,7 @@ class LiveSource:
         self.problem = ""  # why it ended, unless with its last frame
         self.ended = False  # and all frames were taken
         self._drops = self._is_line = False
+        self._lasted = 0.0  # seconds from a connection's first frame to its newest
         self._queue: queue.Queue[Moment | None] = queue.Queue(ahead)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -82,7 +86,7 @@ class LiveSource:
     def _run(self) -> None:
         failures = 0
         while not self._stop.is_set():
-            started, self.problem = time.monotonic(), ""
+            self._lasted, self.problem = 0.0, ""
             try:
                 is_over = self._read()
             except Exception as error:  # whatever the libraries raise at a strange stream
@@ -90,10 +94,12 @@ class LiveSource:
                 if isinstance(error, av.error.ExitError):
                     reason = f"no data for {self.timeout:g} s"
                 self.problem, is_over = reason, not self._is_line
-            if time.monotonic() - started > self.timeout:  # it had worked for a while
+            if self._lasted > self.timeout:  # it had worked for a while
                 failures = 0
             if is_over or failures == self.attempts:
                 break
+            told = f"{self.address}: {self.problem}; it is opened again"
+            tqdm.write(readable(told), file=sys.stderr)
             self._stop.wait(self.pause * 2**failures)
             failures += 1
         while not self._stop.is_set():
@@ -112,14 +118,17 @@ class LiveSource:
             options = {"rtsp_transport": "tcp"} if self.address.startswith("rtsp") else {}
             options |= pixel_limit()
             container = av.open(self.address, options=options, timeout=self.timeout)
-            self._drops = self._is_line = not container.duration  # else a file on a server
+            self._drops = self._is_line = not _has_end(container)  # else a file on a server
             frames = _of_container(container)
         else:
             frames = _of_container(open_video(Path(self.address)))
+        first = None
         try:
             for seconds, convert in frames:
                 if self._stop.is_set():
                     return True
+                first = first or time.monotonic()
+                self._lasted = time.monotonic() - first
                 if self.num_read % self.stride == 0:
                     self._put((self.num_read, seconds, convert()))
                 self.num_read += 1
@@ -140,6 +149,15 @@ class LiveSource:
                         self.num_dropped += 1
                     except queue.Empty:
                         continue
+
+
+def _has_end(container: av.container.InputContainer) -> bool:
+    """Whether what an address gives is a file: it, or its server, says how long it is.
+
+    The length of a playlist is not that of what it lists.
+    """
+    is_list = container.format.name in ("hls", "dash")
+    return bool(container.duration) or (container.size > 0 and not is_list)
 
 
 def _of_container(container: av.container.InputContainer) -> Iterator[tuple]:

@@ -66,7 +66,9 @@ class Annotator:
         self._colours: dict[int, int] = {}  # class -> which of _COLOURS it was last shown in
 
     def see(self, seconds: float, scores: Scores) -> None:
-        """What is said from now on."""
+        """What is said from now on; where a line was opened again, its clock starts anew."""
+        if self._past and seconds < self._past[-1][0]:
+            self._past.clear()
         self._past.append((seconds, scores))
         while len(self._past) > 1 and self._past[1][0] < seconds - self._seconds:
             self._past.popleft()

@@ -325,3 +325,16 @@ def test_a_stream_of_a_file_that_is_none_has_no_sound_and_no_video(tmp_path):
     with StreamVideos(tmp_path / "out", [str(tmp_path / "a.mp4")], ["a"], NAMES, 3) as videos:
         assert videos.videos[0].timing is LIVE
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_clock_that_starts_anew_starts_the_curve_anew():
+    """As of a line that was opened again."""
+    image, pictures = np.zeros((480, 640, 3), np.uint8), []
+    for before in (0, 5):
+        annotator = Annotator(480, 640, ["a", "b"], 1, curve_seconds=10)
+        for second in range(before):
+            annotator.see(3600.0 + second, np.float32([0.9, 0.1]))
+        for second in range(20):
+            annotator.see(float(second), np.float32([0.2, 0.8]))
+        pictures.append(annotator.draw(image, 20.0))
+    np.testing.assert_array_equal(*pictures)

@@ -406,6 +406,20 @@ def test_curl_is_refused_before_it_sends(strict):
         assert line.recv(1000).startswith(b"HTTP/1.1 413 ")
 
 
+def test_a_folder_of_uploads_that_was_cleared_away_is_made_again(strict, videos):
+    strict.folder.rmdir()
+    assert strict.send(videos[0].read_bytes()).status_code == 200
+    assert strict.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_clips_of_many_views_are_predicted_in_smaller_batches(weights):
+    words = ["-o", "INFER.seg_num=25", "-o", "INFER.crops=10", "-o", "INFER.short_size=256"]
+    words += ["-o", "INFER.target_size=224", "--batch", "8"]
+    args = command.parse_args(["--weights", str(weights), *words])
+    service = command.build_service(args, load_config(args.config, args.overrides))
+    assert service._batcher._batch_size == 1
+
+
 def test_a_file_of_just_the_limit_is_taken(strict, videos):
     content = videos[0].read_bytes()
     content += b"JUNK" + struct.pack("<I", 1_000_000 - len(content) - 8)

@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 from paddlevid.config import Config, ConfigError, load_config
@@ -140,12 +141,14 @@ def build_service(args: argparse.Namespace, config: Config) -> "service.Service"
     from paddlevid import build, runtime
     from paddlevid.serve.service import Service
 
+    reader = replace(config.infer, batch_size=args.batch)
+    loader = build.build_reader(config, reader, [], labelled=False)
     return Service(
         config.model.create_name,
         build.read_classes(config, args.weights),
-        build.build_reader(config, config.infer, [], labelled=False).dataset,
+        loader.dataset,
         lambda: load_network(args, config),
-        batch_size=args.batch,
+        batch_size=loader.batch_size,  # less where the views of a clip are many
         wait=args.wait_ms / 1000,
         workers=args.workers or runtime.usable_cores(),
         timeout=args.timeout,

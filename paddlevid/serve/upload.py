@@ -42,6 +42,7 @@ async def received_file(
             'path as JSON (application/json: {"path": "..."})',
         )  # fmt: skip
     part = _FilePart(boundary, limit)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # systems clear their /tmp
     handle, name = tempfile.mkstemp(prefix="upload_", dir=folder)
     os.close(handle)
     path = Path(name)

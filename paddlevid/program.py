@@ -12,6 +12,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -174,7 +175,8 @@ def make_program(
         if identity:
             sums = {file.name: sha256_of(file) for file in made.iterdir()}
             (made / "sums.json").write_text(json.dumps(sums))
-            shutil.rmtree(kept, ignore_errors=True)  # a damaged one
+            if not _is_whole(kept):
+                shutil.rmtree(kept, ignore_errors=True)
             with contextlib.suppress(OSError):  # another process was first
                 os.replace(made, kept)
             _tidy(kept.parent)
@@ -190,8 +192,14 @@ def _place(shapes: Shapes, identity: str) -> Path:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove programs where they take too much room; the newest stays."""
+    """Remove programs where they take too much room; the newest stays.
+
+    So are those that a process which was killed had half made, an hour later.
+    """
     with contextlib.suppress(OSError):  # another process may do the same
+        for path in folder.glob(".*"):
+            if time.time() - path.stat().st_mtime > 3600:
+                shutil.rmtree(path, ignore_errors=True)
         newest_first = sorted(folder.glob("[!.]*"), key=lambda p: p.stat().st_mtime, reverse=True)
         sizes = [sum(file.stat().st_size for file in path.iterdir()) for path in newest_first]
         for path, total in list(zip(newest_first, itertools.accumulate(sizes), strict=True))[1:]:

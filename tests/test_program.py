@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import paddle
@@ -204,6 +205,16 @@ def test_the_programs_that_were_not_used_for_long_make_room(cache, monkeypatch):
         [newest] = [path for path in cache.iterdir() if path.stat().st_mtime > 1e9]
         os.utime(newest, (1000 - age, 1000 - age))
     assert len(list(cache.iterdir())) == 1
+
+
+def test_what_a_killed_process_had_half_made_is_removed_an_hour_later(cache):
+    cache.mkdir(parents=True)
+    for name, age in ((".old", 4000), (".new", 60)):
+        (cache / name).mkdir()
+        (cache / name / "model.pdiparams").touch()
+        os.utime(cache / name, (time.time() - age,) * 2)
+    open_program(linear(), PAIRS, "linear")
+    assert sorted(path.name for path in cache.iterdir() if path.name[0] == ".") == [".new"]
 
 
 def test_paddles_remarks_do_not_go_to_stdout(tmp_path):

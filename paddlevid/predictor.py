@@ -301,7 +301,8 @@ def _has_images(folder: Path) -> bool:
 
 def _clips_below(folder: Path) -> list[Sample]:
     """The videos and .pkl files below a folder; where there are none, .npy or folders of images."""
-    paths = [path for path in folder.rglob("*") if not path.name.startswith(".")]
+    found = ((path, path.relative_to(folder).parts) for path in folder.rglob("*"))
+    paths = [path for path, parts in found if not any(part.startswith(".") for part in parts)]
     # avi2jpg.py names a folder of frames clip.avi where there is a clip.mp4 too.
     clips = [p for p in paths if (is_video(p) or is_pickled(p)) and not p.is_dir()]
     if not clips:

@@ -59,6 +59,13 @@ def test_an_input_that_stands_for_nothing_says_so_beside_the_others(tmp_path, na
     assert problem in said
 
 
+def test_what_lies_in_hidden_folders_is_passed_over(tmp_path):
+    for name in ("a.avi", ".Trash-1000/files/b.avi", "deep/.cache/c.avi"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    assert names([tmp_path / "in"]) == (["a.avi"], [])
+
+
 def test_folders_of_frames_are_clips_whatever_they_are_called(tmp_path):
     for name in ("walk.avi", "walk.mp4", "sit", "run.pkl"):
         (tmp_path / "frames" / name).mkdir(parents=True)

@@ -9,7 +9,7 @@ import pytest
 
 from paddlevid import models
 from paddlevid.bench import __main__ as bench
-from paddlevid.bench import soak
+from paddlevid.bench import compare, soak
 
 MACHINE = {"processor", "cores", "threads", "paddle", "python", "numpy", "peak_memory_mb"}
 
@@ -133,6 +133,13 @@ def test_the_arguments_reach_the_network(monkeypatch, capsys):
     for what in ("train", "infer"):
         assert bench.main([what, *words, "--clips", "1", "--size", "16", "--steps", "1"]) == 0
     assert [model.fc.weight.shape[0] for model in made] == [8 * 6] * 2
+
+
+@pytest.mark.parametrize("words", [["--compare=torch"], ["--compare", "torch"]])
+def test_what_is_compared_with_may_stand_behind_an_equals_sign(words, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "compare", lambda *given: given)
+    assert bench.main(["train", *words, "--steps", "3"]) == 0
+    assert json.loads(capsys.readouterr().out) == [["train", "--steps", "3"], "torch"]
 
 
 @pytest.mark.slow

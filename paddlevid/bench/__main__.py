@@ -133,8 +133,10 @@ def run(args: argparse.Namespace, words: list[str]) -> None:
             print(line, flush=True)
         return
     if args.compare:
-        at = words.index("--compare")
-        words = words[:at] + words[at + 1 + (words[at + 1 : at + 2] == [args.compare]) :]
+        words = [word for word in words if not word.startswith("--compare=")]
+        if "--compare" in words:
+            at = words.index("--compare")
+            words = words[:at] + words[at + 1 + (words[at + 1 : at + 2] == [args.compare]) :]
         print(json.dumps(compare.compare(words, args.compare)))
         return
     if args.what != "soak":

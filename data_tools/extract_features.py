@@ -162,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
             if not (args.target / name).exists():
                 continue
             label = sample.label
-            if label is None and is_pickled(sample.path):
+            if label is None and is_pickled(sample.path) and sample.path.exists():
                 label = read_pickled_clip(sample.path).label
             lines.append(f"{name}\n" if label is None else f"{name} {label}\n")
         write_whole(args.target / list_file.name, "".join(lines))

@@ -359,6 +359,9 @@ def test_labels_that_are_inside_the_clips_are_in_the_new_lists(tsn, tmp_path):
     target = tmp_path / "features"
     assert run_tool(tmp_path / "pkl/train.list", target, "--model", tsn, *FRAMES) == 0
     assert (target / "train.list").read_text() == "walk/a.pkl.npy 0\nrun/b.pkl.npy 1\n"
+    (tmp_path / "pkl/walk/a.pkl").unlink()  # its features are there
+    assert run_tool(tmp_path / "pkl/train.list", target, "--model", tsn, *FRAMES) == 0
+    assert (target / "train.list").read_text() == "walk/a.pkl.npy\nrun/b.pkl.npy 1\n"
 
 
 def test_features_of_a_clip_that_was_replaced_are_computed_anew(tsn, tmp_path, capsys):
